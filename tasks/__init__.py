@@ -1,0 +1,1 @@
+"""What runs on the queues, and the nouns and stores that it stands on."""

@@ -1,0 +1,81 @@
+"""What travels on a queue."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import zlib
+from typing import Final, Literal
+
+from tasks.contracts.base import SCHEMA_VERSION, Contract, UtcDatetime, canonical
+from tasks.contracts.request import Priority
+from tasks.contracts.result import IntentInfo
+from tasks.errors import MalformedMessage
+
+COMPRESS_ABOVE: Final = 1024
+"""Bytes of a body above which it is compressed."""
+MAX_BODY_BYTES: Final = 256 * 1024
+"""Bytes that a body may have after decompression: far above the largest valid request, far below a bomb."""
+
+
+class Body(Contract):
+    """The request's canonical body: inline as JSON, inline compressed, or in object storage.
+
+    For ``object`` there is no address here: it is derived from tenant, id and digest.
+    """
+
+    encoding: Literal["json", "zlib", "object"]
+    data: str = ""
+
+
+class Message(Contract):
+    """One request on its way to a pool. ``grant`` is the signed grant once grants exist."""
+
+    schema_version: str = SCHEMA_VERSION
+    id: str
+    tenant: str
+    revision: int = 1
+    digest: str
+    grant: str | None = None
+    body: Body
+    priority: Priority = Priority.NORMAL
+    session_id: str | None = None
+    deadline: UtcDatetime | None = None
+    traceparent: str | None = None
+    accepted_at: UtcDatetime
+    agent_type: str | None = None
+    intent: IntentInfo | None = None
+    routed_at: UtcDatetime | None = None
+    classify_ms: float | None = None
+
+    def to_json(self) -> str:
+        """Return the JSON text that is published."""
+        return canonical(self.model_dump(mode="json", exclude_none=True)).decode()
+
+
+def encode_body(body: bytes, inline_limit: int) -> Body:
+    """Return ``body`` as it travels. Over ``inline_limit`` encoded bytes the caller must store it as an object."""
+    if len(body) <= COMPRESS_ABOVE:
+        return Body(encoding="json", data=body.decode())
+    packed = base64.b64encode(zlib.compress(body, 6)).decode()
+    return Body(encoding="zlib", data=packed) if len(packed) <= inline_limit else Body(encoding="object")
+
+
+def decode_body(body: Body) -> bytes:
+    """Return the bytes of an inline body.
+
+    Raises:
+        MalformedMessage: it does not decode, or is larger than :data:`MAX_BODY_BYTES` once unpacked.
+    """
+    if body.encoding == "json":
+        return body.data.encode()
+    if body.encoding == "object":
+        raise MalformedMessage("this body lies in object storage")
+    unpacker = zlib.decompressobj()
+    try:
+        raw = unpacker.decompress(base64.b64decode(body.data, validate=True), MAX_BODY_BYTES)
+    except (zlib.error, binascii.Error) as error:
+        raise MalformedMessage(f"body does not decompress: {error}") from error
+    if unpacker.unconsumed_tail or not unpacker.eof:
+        raise MalformedMessage(f"body is truncated or over {MAX_BODY_BYTES} bytes")
+    return raw

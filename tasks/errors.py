@@ -1,0 +1,116 @@
+"""Every error that Sluice raises. One base; the class says what a caller can do about it."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class SluiceError(Exception):
+    """Something in Sluice failed.
+
+    ``exit_code`` is what a command line ends with when this error reaches it.
+    ``code`` is the stable, machine-readable name that results and JSON errors carry.
+    """
+
+    exit_code: ClassVar[int] = 1
+    code: ClassVar[str] = "error"
+
+
+class InvalidInput(SluiceError):
+    """The caller sent something that the contract forbids. The message names the field and the mend."""
+
+    exit_code = 2
+    code = "invalid_input"
+
+
+class SettingsError(InvalidInput):
+    """The configuration does not load. The message names the file and the key."""
+
+    code = "invalid_settings"
+
+
+class Conflict(InvalidInput):
+    """The id is already in use for a request with another body."""
+
+    code = "conflict"
+
+
+class NotReady(SluiceError):
+    """Something that Sluice needs is not running or not installed. The message says how to get it."""
+
+    exit_code = 3
+    code = "not_ready"
+
+
+class StoreError(SluiceError):
+    """A store refused or failed an operation. Trying again may help."""
+
+    code = "store"
+
+
+class AlreadyExists(StoreError):
+    """A create-once object is there already."""
+
+    code = "already_exists"
+
+
+class NotFound(StoreError):
+    """The object or row is not there."""
+
+    code = "not_found"
+
+
+class ResultTimeout(SluiceError):
+    """No result within the time that the caller was ready to wait."""
+
+    exit_code = 4
+    code = "timeout"
+
+
+class LeaseLost(SluiceError):
+    """This attempt no longer holds the lease of its request: another one has it."""
+
+    code = "lease_lost"
+
+
+class NewerSchema(SluiceError):
+    """A message of a newer major schema version. It is for a newer worker."""
+
+    code = "newer_schema"
+
+
+class MalformedMessage(SluiceError):
+    """A queue message that no door wrote. It is quarantined."""
+
+    code = "malformed_message"
+
+
+class IntegrityError(SluiceError):
+    """Stored bytes do not match the digest or the chain that vouches for them."""
+
+    exit_code = 5
+    code = "integrity"
+
+
+class ModelError(SluiceError):
+    """A language model could not answer. Trying again may help."""
+
+    code = "model"
+
+
+class ModelRefused(ModelError):
+    """A language model's endpoint refused the request. Trying again does not help."""
+
+    code = "model_refused"
+
+
+class ToolError(SluiceError):
+    """A tool could not do what it was asked. The agent sees the message and can react to it."""
+
+    code = "tool"
+
+
+class TrainingError(SluiceError):
+    """A classifier could not be trained or exported from what was given."""
+
+    code = "training"

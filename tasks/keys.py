@@ -1,0 +1,127 @@
+"""The one place that names every queue, Redis key and object key."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Final
+
+PREFIX: Final = "{sluice}"
+"""Redis keys of the register share this hash tag, so that one script may touch several of them."""
+
+INTENT_POOL: Final = "intent"
+ROUTE_TASK: Final = "sluice.route"
+WORK_TASK: Final = "sluice.work"
+CONTENT_TYPE: Final = "application/json"
+
+
+# Pools and queues -------------------------------------------------------------------------------
+
+
+def agent_pool(agent_type: str) -> str:
+    """Return the name of the pool that serves ``agent_type``."""
+    return f"agents.{agent_type}"
+
+
+def queue(pool: str, priority: str) -> str:
+    """Return the queue of ``pool`` for ``priority`` (``normal`` or ``high``)."""
+    base = "requests" if pool == INTENT_POOL else pool
+    return f"{base}.high" if priority == "high" else base
+
+
+def queues(pool: str) -> tuple[str, str]:
+    """Return both queues of ``pool``, the one that is polled first in front."""
+    return queue(pool, "high"), queue(pool, "normal")
+
+
+def unacked(pool: str) -> str:
+    """Return the Redis hash of the pool's delivered, unacknowledged messages."""
+    return f"unacked:{pool}"
+
+
+def unacked_index(pool: str) -> str:
+    """Return the Redis sorted set of the same messages by the time of delivery."""
+    return f"unacked_index:{pool}"
+
+
+def unacked_mutex(pool: str) -> str:
+    """Return the Redis lock under which overdue messages of the pool are restored."""
+    return f"unacked_mutex:{pool}"
+
+
+# Register -----------------------------------------------------------------------------------------
+
+
+def ref(tenant: str, request_id: str) -> str:
+    """Return the name of a request in the register: unique across tenants."""
+    return f"{tenant}/{request_id}"
+
+
+def row(reference: str) -> str:
+    """Return the hash that holds an open request."""
+    return f"{PREFIX}:row:{reference}"
+
+
+def done(reference: str) -> str:
+    """Return the tombstone that remembers the digest of a finished request for a while."""
+    return f"{PREFIX}:done:{reference}"
+
+
+def session_line(tenant: str, session_id: str) -> str:
+    """Return the list of open requests of a session, oldest first."""
+    return f"{PREFIX}:session:{tenant}/{session_id}"
+
+
+def queued(queue_name: str) -> str:
+    """Return the sorted set of requests published to a queue and not begun, by time of publishing."""
+    return f"{PREFIX}:queued:{queue_name}"
+
+
+LEASES: Final = f"{PREFIX}:leases"
+"""Sorted set of the requests that an attempt holds, by the end of the lease."""
+UNPUBLISHED: Final = f"{PREFIX}:unpublished"
+"""Sorted set of the requests that wait in the register, by the time from which they may be published."""
+DEADLINES: Final = f"{PREFIX}:deadlines"
+"""Sorted set of the open requests that have a deadline, by it."""
+QUARANTINE: Final = f"{PREFIX}:quarantine"
+"""List of messages that no door wrote, newest first, bounded."""
+WORKERS: Final = f"{PREFIX}:workers"
+"""Hash of the live workers: name to JSON of pool, pid, host, model version, and time of the last heartbeat."""
+POOLS: Final = f"{PREFIX}:pools"
+"""Hash of what the autoscaler last saw and wanted: pool to JSON."""
+
+
+# Objects --------------------------------------------------------------------------------------------
+
+
+def result(tenant: str, request_id: str, revision: int = 1) -> str:
+    """Return the key of a result revision in the data bucket."""
+    suffix = "" if revision == 1 else f".r{revision}"
+    return f"results/{tenant}/{request_id}{suffix}.json"
+
+
+def body(tenant: str, request_id: str, digest: str) -> str:
+    """Return the key of a request body that was too large for its message."""
+    return f"bodies/{tenant}/{request_id}~{digest}.json"
+
+
+def session(tenant: str, session_id: str, version: int) -> str:
+    """Return the key of one version of a session."""
+    return f"{session_prefix(tenant, session_id)}{version:08d}.json"
+
+
+def session_prefix(tenant: str, session_id: str) -> str:
+    """Return the prefix of all versions of a session. The ``~`` keeps an id of dots from being a path."""
+    return f"sessions/{tenant}/{session_id}~/"
+
+
+def dead_letter(tenant: str, request_id: str, revision: int = 1) -> str:
+    """Return the key of what is kept of a request that used up its attempts."""
+    return f"dead-letters/{tenant}/{request_id}~{revision}.json"
+
+
+def segment(stream: str, first_sequence: int, time: datetime) -> str:
+    """Return the key of an audit segment in the audit bucket."""
+    return f"audit/{time:%Y/%m/%d}/{stream}/{first_sequence:012d}.jsonl"
+
+
+AUDIT_PREFIX: Final = "audit/"
