@@ -1,0 +1,1 @@
+"""The classifier: data, training, export, evaluation, the ONNX session and adaptive batching."""

@@ -68,7 +68,7 @@ class ResultTimeout(SluiceError):
 
 
 class LeaseLost(SluiceError):
-    """This attempt no longer holds the lease of its request: another one has it."""
+    """The attempt no longer holds the lease of its request: another one has it."""
 
     code = "lease_lost"
 

@@ -33,6 +33,12 @@ def queues(pool: str) -> tuple[str, str]:
     return queue(pool, "high"), queue(pool, "normal")
 
 
+DEAD_LETTERS: Final = "dead-letters"
+"""The queue of requests that used up their attempts. Nothing consumes it but a redrive."""
+QUARANTINE: Final = "quarantine"
+"""The queue of messages that no door wrote. Nothing consumes it."""
+
+
 def unacked(pool: str) -> str:
     """Return the Redis hash of the pool's delivered, unacknowledged messages."""
     return f"unacked:{pool}"
@@ -82,8 +88,6 @@ UNPUBLISHED: Final = f"{PREFIX}:unpublished"
 """Sorted set of the requests that wait in the register, by the time from which they may be published."""
 DEADLINES: Final = f"{PREFIX}:deadlines"
 """Sorted set of the open requests that have a deadline, by it."""
-QUARANTINE: Final = f"{PREFIX}:quarantine"
-"""List of messages that no door wrote, newest first, bounded."""
 WORKERS: Final = f"{PREFIX}:workers"
 """Hash of the live workers: name to JSON of pool, pid, host, model version, and time of the last heartbeat."""
 POOLS: Final = f"{PREFIX}:pools"
@@ -112,11 +116,6 @@ def session(tenant: str, session_id: str, version: int) -> str:
 def session_prefix(tenant: str, session_id: str) -> str:
     """Return the prefix of all versions of a session. The ``~`` keeps an id of dots from being a path."""
     return f"sessions/{tenant}/{session_id}~/"
-
-
-def dead_letter(tenant: str, request_id: str, revision: int = 1) -> str:
-    """Return the key of what is kept of a request that used up its attempts."""
-    return f"dead-letters/{tenant}/{request_id}~{revision}.json"
 
 
 def segment(stream: str, first_sequence: int, time: datetime) -> str:

@@ -156,7 +156,14 @@ class AuditSettings(Section):
     """``retention_days`` is the audit bucket's default retention; ``sensitive_fields`` are redacted everywhere."""
 
     retention_days: Annotated[int, Field(ge=1, le=36500)] = 365
-    sensitive_fields: tuple[str, ...] = ("api_key", "password", "secret", "token", "authorization", "credit_card")
+    sensitive_fields: tuple[str, ...] = (
+        "api_key",
+        "password",
+        "secret",
+        "token",
+        "authorization",
+        "credit_card",
+    )
     alert_rules: tuple[AlertRule, ...] = ()
     flush_seconds: Positive = 0.5
 
@@ -239,7 +246,9 @@ class Settings(BaseSettings):
                 raise ValueError(f"{key} names {target!r}, which is not an agent type ({', '.join(sorted(types))})")
         unknown = set(self.scaling.pools) - set(self.pools)
         if unknown:
-            raise ValueError(f"scaling.pools names no pool: {', '.join(sorted(unknown))}; pools: {', '.join(self.pools)}")
+            raise ValueError(
+                f"scaling.pools names no pool: {', '.join(sorted(unknown))}; pools: {', '.join(self.pools)}"
+            )
         return self
 
     @property
@@ -296,12 +305,37 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     return data
 
 
+def home() -> Path:
+    """Return the folder of the embedded stack: ``$SLUICE_HOME``, else ``.sluice`` here."""
+    return Path(os.environ.get("SLUICE_HOME") or ".sluice")
+
+
+def environment_file() -> Path:
+    """Return the file in which a running embedded stack says where its servers are: ``NAME=value`` lines."""
+    return home() / "env"
+
+
+def adopt_embedded_stack() -> None:
+    """Point this process at the embedded stack, unless ``SLUICE_REDIS_URL`` points it elsewhere already."""
+    file = environment_file()
+    if os.environ.get("SLUICE_REDIS_URL") or not file.is_file():
+        return
+    for line in file.read_text("utf-8").splitlines():
+        name, _, value = line.partition("=")
+        if name:
+            os.environ[name] = value
+
+
 def load(path: Path | None = None) -> Settings:
     """Read the settings from ``path``, else ``$SLUICE_CONFIG``, else ``./pipeline.yaml`` where it exists.
 
+    Where the embedded stack runs here and nothing else is configured, its servers are used.
+
     Raises:
         SettingsError: names the file and every key that is wrong.
+
     """
+    adopt_embedded_stack()
     named = path or (Path(os.environ["SLUICE_CONFIG"]) if os.environ.get("SLUICE_CONFIG") else None)
     file = named or Path(DEFAULT_FILE)
     values = _read_yaml(file) if named or file.exists() else {}

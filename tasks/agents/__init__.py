@@ -1,0 +1,1 @@
+"""The agents: a port, the runner on AutoGen, model clients and tools."""

@@ -23,6 +23,7 @@ class Action(StrEnum):
     REQUEST_DEAD_LETTERED = "request.dead_lettered"
     INTENT_ROUTED = "intent.routed"
     AGENT_STARTED = "agent.started"
+    AGENT_FALLBACK = "agent.fallback"
     TOOL_CALLED = "tool.called"
     MODEL_OVERRIDE = "model.override"
     INTENT_OVERRIDE = "intent.override"

@@ -44,6 +44,7 @@ class Message(Contract):
     traceparent: str | None = None
     accepted_at: UtcDatetime
     agent_type: str | None = None
+    fallback_from: str | None = None
     intent: IntentInfo | None = None
     routed_at: UtcDatetime | None = None
     classify_ms: float | None = None
@@ -66,6 +67,7 @@ def decode_body(body: Body) -> bytes:
 
     Raises:
         MalformedMessage: it does not decode, or is larger than :data:`MAX_BODY_BYTES` once unpacked.
+
     """
     if body.encoding == "json":
         return body.data.encode()

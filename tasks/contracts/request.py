@@ -7,7 +7,15 @@ from enum import StrEnum
 from typing import Annotated, Any, Final, Self
 
 import uuid_utils
-from pydantic import AfterValidator, AnyHttpUrl, Field, JsonValue, StringConstraints, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    AnyHttpUrl,
+    Field,
+    JsonValue,
+    StringConstraints,
+    field_validator,
+    model_validator,
+)
 
 from tasks.contracts.base import (
     SCHEMA_VERSION,
@@ -117,5 +125,8 @@ class Request(StrictContract):
 
     def _body_dict(self) -> dict[str, Any]:
         return self.model_dump(
-            mode="json", exclude={"id", "traceparent", "schema_version"}, exclude_none=True, exclude_defaults=True
+            mode="json",
+            exclude={"id", "traceparent", "schema_version"},
+            exclude_none=True,
+            exclude_defaults=True,
         )

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from pydantic import Field, JsonValue
-
 from tasks.contracts.base import SCHEMA_VERSION, Contract, UtcDatetime, canonical
 
 
@@ -91,7 +89,6 @@ class Result(Contract):
     timings: Timings
     session_id: str | None = None
     steps: tuple[Step, ...] = ()
-    metadata: dict[str, JsonValue] = Field(default_factory=dict)
     request_digest: str
     attempt: str
 

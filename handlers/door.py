@@ -1,0 +1,150 @@
+"""The one function through which every request comes in. A door is only a translation in front of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from tasks import keys
+from tasks.access.gate import Gate
+from tasks.audit.stream import AuditStream
+from tasks.contracts.audit import Action, Event
+from tasks.contracts.message import Message
+from tasks.contracts.request import Request
+from tasks.contracts.row import Row, Stage
+from tasks.errors import Conflict
+from tasks.publish import publish_rows
+from tasks.settings import Settings
+from tasks.stores.bodies import BodyStore
+from tasks.stores.broker import Broker
+from tasks.stores.register import Opened, Register
+from tasks.stores.results import ResultStore
+
+
+class Acceptance(StrEnum):
+    """``NEW``: accepted now. ``SAME``: this very request was accepted before; nothing was done."""
+
+    NEW = "new"
+    SAME = "same"
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """A request that will have exactly one result for its revision."""
+
+    id: str
+    tenant: str
+    acceptance: Acceptance
+
+
+class Door:
+    """Accepts requests. ``name`` is who it stands for in the audit."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        name: str,
+        gate: Gate,
+        audit: AuditStream,
+        register: Register,
+        broker: Broker,
+        bodies: BodyStore,
+        results: ResultStore,
+        now: Callable[[], datetime],
+    ) -> None:
+        self._settings = settings
+        self._name = name
+        self._gate = gate
+        self._audit = audit
+        self._register = register
+        self._broker = broker
+        self._bodies = bodies
+        self._results = results
+        self._now = now
+
+    async def accept(self, requests: Sequence[Request], *, principal: str) -> list[Accepted | Conflict]:
+        """Accept ``requests`` for ``principal``; one outcome for each, in order. A conflict does not hold up the others.
+
+        When this returns, what is :class:`Accepted` is durable. If the process dies earlier, a request is either not
+        in the register, or the sweeper brings it onto its queue.
+        """
+        outcomes: dict[int, Accepted | Conflict] = {}
+        rows: dict[int, Row] = {}
+        for index, request in enumerate(requests):
+            past = await self._finished_before(request)
+            if past is None:
+                rows[index] = await self._row(request, principal)
+            else:
+                outcomes[index] = past
+        due = self._now().timestamp() + self._settings.leases.unpublished_seconds
+        opened = await self._register.open(list(rows.values()), due=due) if rows else []
+        created = []
+        for (index, row), state in zip(rows.items(), opened, strict=True):
+            outcomes[index] = _outcome(row, state)
+            if state is Opened.CREATED:
+                created.append(row)
+        if created:
+            await self._audit.commit([self._event(row, principal) for row in created])
+            await publish_rows(created, self._register, self._broker, now=self._now().timestamp())
+        return [outcomes[index] for index in range(len(requests))]
+
+    async def _finished_before(self, request: Request) -> Accepted | Conflict | None:
+        """Look for a result under a producer's own id: the register forgets a finished request after a while."""
+        if "id" not in request.model_fields_set:
+            return None
+        result = await self._results.get(request.tenant, request.id)
+        if result is None:
+            return None
+        if result.request_digest == request.digest():
+            return Accepted(request.id, request.tenant, Acceptance.SAME)
+        return _conflict(request.id)
+
+    async def _row(self, request: Request, principal: str) -> Row:
+        digest = request.digest()
+        now = self._now()
+        message = Message(
+            id=request.id,
+            tenant=request.tenant,
+            digest=digest,
+            grant=self._gate.mint(request, principal),
+            body=await self._bodies.pack(request, digest),
+            priority=request.priority,
+            session_id=request.session_id,
+            deadline=request.deadline,
+            traceparent=request.traceparent,
+            accepted_at=now,
+        )
+        return Row(
+            tenant=request.tenant,
+            id=request.id,
+            digest=digest,
+            stage=Stage.ROUTE,
+            queue=keys.queue(keys.INTENT_POOL, request.priority),
+            message=message.to_json(),
+            accepted_at=now.timestamp(),
+            deadline=request.deadline.timestamp() if request.deadline else None,
+            session=request.session_id or "",
+        )
+
+    def _event(self, row: Row, principal: str) -> Event:
+        return Event(
+            action=Action.REQUEST_ACCEPTED,
+            actor=principal,
+            tenant=row.tenant,
+            request_id=row.id,
+            resource=row.queue,
+            details={"digest": row.digest, "door": self._name},
+        )
+
+
+def _outcome(row: Row, opened: Opened) -> Accepted | Conflict:
+    if opened is Opened.CONFLICT:
+        return _conflict(row.id)
+    return Accepted(row.id, row.tenant, Acceptance.NEW if opened is Opened.CREATED else Acceptance.SAME)
+
+
+def _conflict(request_id: str) -> Conflict:
+    return Conflict(f"id: {request_id!r} is in use for a request with another body; choose another id")

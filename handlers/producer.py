@@ -1,0 +1,262 @@
+"""The Python client: submit requests, wait for results.
+
+:class:`AsyncProducer` is for code that runs an event loop; :class:`Producer` is the same for code that does not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack
+from itertools import islice
+from typing import Any, Final, Self, TypeVar
+
+from handlers.door import Accepted, Door
+from tasks import keys
+from tasks.access.gate import OpenGate
+from tasks.access.redact import Redactor
+from tasks.audit.stream import AuditStream
+from tasks.contracts.base import parse_strict, utc_now
+from tasks.contracts.request import Request, new_id
+from tasks.contracts.result import Result
+from tasks.errors import Conflict, InvalidInput, NotFound, ResultTimeout
+from tasks.settings import Settings, load
+from tasks.stores.connect import connect
+
+T = TypeVar("T")
+Item = str | Mapping[str, Any] | Request
+
+BATCH: Final = 100
+"""Requests that are accepted with one round trip to each store."""
+_POLL_SECONDS: Final = (0.02, 0.05, 0.1, 0.2)
+
+
+class PartlyRefused(InvalidInput):
+    """Some items of a batch were refused; the others are accepted.
+
+    ``ids`` are the accepted ones; ``errors`` are (position in the input, error).
+    """
+
+    def __init__(self, ids: list[str], errors: list[tuple[int, InvalidInput]]) -> None:
+        shown = "; ".join(f"item {position}: {error}" for position, error in errors[:10])
+        more = f"; and {len(errors) - 10} more" if len(errors) > 10 else ""
+        super().__init__(f"{len(errors)} refused, {len(ids)} accepted: {shown}{more}")
+        self.ids = ids
+        self.errors = errors
+
+
+def to_request(item: Item, *, tenant: str = "default") -> Request:
+    """Return ``item`` as a validated request: a text, a map of the request's fields, or a request.
+
+    Raises:
+        InvalidInput: names the field and the mend.
+
+    """
+    if isinstance(item, Request):
+        return item
+    fields = {"text": item} if isinstance(item, str) else dict(item)
+    return parse_strict(Request, {"tenant": tenant, **fields})
+
+
+class AsyncProducer:
+    """Submits to the queues and reads the results that lie in object storage. Use it with ``async with``.
+
+    ``principal`` is who asks, as the audit names them.
+    """
+
+    def __init__(self, settings: Settings | None = None, *, principal: str = "local", tenant: str = "default") -> None:
+        self._settings = settings or load()
+        self._principal = principal
+        self._tenant = tenant
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        """Open the connections."""
+        settings = self._settings
+        self._stores = await self._stack.enter_async_context(connect(settings))
+        audit = AuditStream(
+            f"door-{new_id()}",
+            self._stores.audit,
+            redact=Redactor(settings.auditing.sensitive_fields).value,
+            now=utc_now,
+            flush_seconds=settings.auditing.flush_seconds,
+        )
+        self._stack.push_async_callback(audit.close)
+        self._door = Door(
+            settings,
+            name="producer",
+            gate=OpenGate(),
+            audit=audit,
+            register=self._stores.register,
+            broker=self._stores.broker,
+            bodies=self._stores.bodies,
+            results=self._stores.results,
+            now=utc_now,
+        )
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Write the audit and close the connections."""
+        await self._stack.aclose()
+
+    async def submit(self, text: str, **fields: Any) -> str:
+        """Submit one request; return its id. ``fields`` are those of :class:`tasks.contracts.request.Request`.
+
+        Raises:
+            InvalidInput: names the field and the mend.
+            Conflict: the id is in use for a request with another body.
+            StoreError: it may or may not have been accepted; submitting it again under the same id is safe.
+
+        """
+        [outcome] = await self.accept([to_request({"text": text, **fields}, tenant=self._tenant)])
+        if isinstance(outcome, Conflict):
+            raise outcome
+        return outcome.id
+
+    async def submit_many(self, items: Iterable[Item]) -> list[str]:
+        """Submit texts, maps or requests; return their ids in order.
+
+        Raises:
+            PartlyRefused: some were not valid or in conflict; it names them, and all others are accepted.
+
+        """
+        ids: list[str] = []
+        errors: list[tuple[int, InvalidInput]] = []
+        numbered = enumerate(items)
+        while chunk := list(islice(numbered, BATCH)):
+            valid: list[tuple[int, Request]] = []
+            for position, item in chunk:
+                try:
+                    valid.append((position, to_request(item, tenant=self._tenant)))
+                except InvalidInput as error:
+                    errors.append((position, error))
+            outcomes = await self.accept([request for _, request in valid])
+            for (position, _), outcome in zip(valid, outcomes, strict=True):
+                if isinstance(outcome, Conflict):
+                    errors.append((position, outcome))
+                else:
+                    ids.append(outcome.id)
+        if errors:
+            raise PartlyRefused(ids, errors)
+        return ids
+
+    async def accept(self, requests: Sequence[Request]) -> list[Accepted | Conflict]:
+        """Submit validated requests; return one outcome for each."""
+        return await self._door.accept(requests, principal=self._principal)
+
+    async def result(self, request_id: str, timeout: float | None = None, *, tenant: str | None = None) -> Result:
+        """Wait for a result, at most ``timeout`` seconds.
+
+        Raises:
+            ResultTimeout: the request is not done yet.
+            NotFound: there is no such request.
+
+        """
+        async for result in self.results([request_id], timeout, tenant=tenant):
+            return result
+        raise NotFound(request_id)
+
+    async def results(
+        self,
+        ids: Iterable[str],
+        timeout: float | None = None,
+        *,
+        tenant: str | None = None,
+    ) -> AsyncIterator[Result]:
+        """Yield the results of ``ids`` as they finish, within ``timeout`` seconds for all.
+
+        Raises:
+            ResultTimeout: names how many are not done yet.
+            NotFound: names an id that was never submitted.
+
+        """
+        async for result in self.follow([(tenant or self._tenant, request_id) for request_id in ids], timeout):
+            yield result
+
+    async def follow(
+        self,
+        requests: Iterable[tuple[str, str]],
+        timeout: float | None = None,
+    ) -> AsyncIterator[Result]:
+        """Yield the results of (tenant, id) as they finish; see :meth:`results`."""
+        waiting = list(dict.fromkeys(requests))
+        end = None if timeout is None else time.monotonic() + timeout
+        pauses = iter(_POLL_SECONDS)
+        pause = _POLL_SECONDS[0]
+        while waiting:
+            flags = await self._stores.register.are_open([keys.ref(*request) for request in waiting])
+            finished = [request for request, is_open in zip(waiting, flags, strict=True) if not is_open]
+            waiting = [request for request, is_open in zip(waiting, flags, strict=True) if is_open]
+            for request in finished:
+                yield await self._finished(*request)
+            if waiting:
+                if end is not None and time.monotonic() >= end:
+                    raise ResultTimeout(f"{len(waiting)} of the requests are not done within {timeout:g} s")
+                pause = next(pauses, pause)
+                await asyncio.sleep(pause)
+
+    async def _finished(self, tenant: str, request_id: str) -> Result:
+        result = await self._stores.results.get(tenant, request_id)
+        if result is None:
+            raise NotFound(f"no request {request_id!r} of tenant {tenant!r}")
+        return result
+
+
+class Producer:
+    """The blocking client. Use it with ``with``; safe to share between threads."""
+
+    def __init__(self, settings: Settings | None = None, *, principal: str = "local", tenant: str = "default") -> None:
+        self._async = AsyncProducer(settings, principal=principal, tenant=tenant)
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="producer", daemon=True)
+
+    def __enter__(self) -> Self:
+        """Open the connections."""
+        self._thread.start()
+        try:
+            self._call(self._async.__aenter__())
+        except BaseException:
+            self._stop()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Write the audit and close the connections."""
+        try:
+            self._call(self._async.__aexit__())
+        finally:
+            self._stop()
+
+    def submit(self, text: str, **fields: Any) -> str:
+        """See :meth:`AsyncProducer.submit`."""
+        return self._call(self._async.submit(text, **fields))
+
+    def submit_many(self, items: Iterable[Item]) -> list[str]:
+        """See :meth:`AsyncProducer.submit_many`."""
+        return self._call(self._async.submit_many(items))
+
+    def result(self, request_id: str, timeout: float | None = None, *, tenant: str | None = None) -> Result:
+        """See :meth:`AsyncProducer.result`."""
+        return self._call(self._async.result(request_id, timeout, tenant=tenant))
+
+    def results(
+        self, ids: Iterable[str], timeout: float | None = None, *, tenant: str | None = None
+    ) -> Iterator[Result]:
+        """See :meth:`AsyncProducer.results`."""
+        found = self._async.results(ids, timeout, tenant=tenant)
+
+        async def following() -> Result | None:
+            return await anext(found, None)
+
+        while (result := self._call(following())) is not None:
+            yield result
+
+    def _call(self, work: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+    def _stop(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()

@@ -1,0 +1,163 @@
+"""The intent classifier: a BERT encoder with a softmax head, run by ONNX Runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from intent.encoding import Encoder
+from intent.manifest import MODEL_FILE, Manifest, default_dir, read_model
+from tasks.contracts.request import Intent
+from tasks.errors import IntegrityError, InvalidInput, NotReady
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+_WARM_TEXTS: Final = ("hello", "list the orders of last week that have not been shipped yet")
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What a text asks for.
+
+    ``label`` is an :class:`~tasks.contracts.request.Intent` value; ``out_of_scope`` also where the classifier
+    was not sure enough to say. ``confidence`` is the calibrated probability (0..1) of the most probable
+    label: below the threshold exactly when the classifier abstained.
+    """
+
+    label: str
+    confidence: float
+    model_version: str
+
+
+class Classifier:
+    """A loaded model. Safe to share between threads; load it after a fork, not before."""
+
+    def __init__(self, session: Any, encoder: Encoder, manifest: Manifest) -> None:
+        """Wrap an ONNX Runtime ``session``; use :meth:`load`."""
+        self._session = session
+        self._encoder = encoder
+        self._manifest = manifest
+        self._names = tuple(str(label) for label in manifest.labels)
+
+    @classmethod
+    def load(cls, model_dir: Path | None = None, threads: int = 1) -> Self:
+        """Load the model in ``model_dir``, by default the one in the package, and warm it up.
+
+        ``threads`` is how many threads one inference may use; it is at least 1.
+
+        Raises:
+            NotReady: ONNX Runtime is not installed, or the model's files are not there.
+            IntegrityError: a file is not the one that the manifest vouches for.
+            InvalidInput: ``threads`` is below 1.
+
+        """
+        if threads < 1:
+            raise InvalidInput(f"threads: must be at least 1, is {threads}")
+        directory = model_dir or default_dir()
+        manifest, graph, tokenizer = read_model(directory)
+        encoder = Encoder(tokenizer, manifest.max_length)
+        classifier = cls(_session(directory, graph, threads), encoder, manifest)
+        classifier._warm_up(directory)
+        return classifier
+
+    @property
+    def version(self) -> str:
+        """Return the name of this very model: another model or threshold has another one."""
+        return self._manifest.version
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Return the labels in the order of :meth:`probabilities`."""
+        return self._names
+
+    @property
+    def threshold(self) -> float:
+        """Return the probability (0..1) below which this classifier abstains."""
+        return self._manifest.threshold
+
+    @property
+    def manifest(self) -> Manifest:
+        """Return what the model directory says about itself."""
+        return self._manifest
+
+    def classify(self, texts: Sequence[str], threshold: float | None = None) -> list[Prediction]:
+        """Return one prediction for each of ``texts``, in their order, by one inference.
+
+        ``threshold`` (0..1) replaces the model's own. The caller bounds the batch: memory grows with the
+        number of texts times the longest of them, see :meth:`token_lengths`.
+
+        Raises:
+            InvalidInput: a text is not valid Unicode, or the threshold is not within 0..1.
+
+        """
+        floor = self.threshold if threshold is None else threshold
+        if not 0 <= floor <= 1:
+            raise InvalidInput(f"threshold: must be within 0..1, is {floor}")
+        if not texts:
+            return []
+        probabilities = self.probabilities(texts)
+        return [
+            self._decide(int(best), float(row[best]), floor)
+            for best, row in zip(probabilities.argmax(axis=1), probabilities, strict=True)
+        ]
+
+    def probabilities(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Return calibrated probabilities, float32 ``[len(texts), len(labels)]``; there must be texts.
+
+        Raises:
+            InvalidInput: there are no texts, or one is not valid Unicode.
+
+        """
+        if not texts:
+            raise InvalidInput("texts: must not be empty")
+        ids, mask = self._encoder.inputs([self._encoder.ids(text) for text in texts])
+        result: NDArray[np.float32] = self._session.run(None, {"input_ids": ids, "attention_mask": mask})[0]
+        return result
+
+    def token_lengths(self, texts: Sequence[str]) -> list[int]:
+        """Return how many tokens the model sees of each text, special ones included, at most ``max_length``.
+
+        Raises:
+            InvalidInput: a text is not valid Unicode.
+
+        """
+        return [len(self._encoder.ids(text)) for text in texts]
+
+    def _decide(self, best: int, confidence: float, threshold: float) -> Prediction:
+        label = self._names[best] if confidence >= threshold else Intent.OUT_OF_SCOPE.value
+        return Prediction(label, confidence, self.version)
+
+    def _warm_up(self, directory: Path) -> None:
+        # The first run allocates buffers, and proves that the graph is what the manifest describes.
+        for texts in (_WARM_TEXTS[:1], _WARM_TEXTS):
+            try:
+                shape = self.probabilities(texts).shape
+            except Exception as error:  # ONNX Runtime has no public base class of its errors
+                raise IntegrityError(f"{directory / MODEL_FILE}: does not run: {error}") from error
+            if shape != (len(texts), len(self._names)):
+                raise IntegrityError(
+                    f"{directory / MODEL_FILE}: gives {shape}, the manifest has {len(self._names)} labels"
+                )
+
+
+def _session(directory: Path, graph: bytes, threads: int) -> Any:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise NotReady("the classifier needs ONNX Runtime: pip install 'sluice[cpu]'") from error
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    # Idle threads sleep: a worker shares its cores with the event loop and with other workers.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # Plans for one shape do not fit the next one, and nearly every batch has a shape of its own.
+    options.enable_mem_pattern = False
+    options.log_severity_level = 3
+    try:
+        return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime has no public base class of its errors
+        raise IntegrityError(f"{directory / MODEL_FILE}: is not a graph that runs here: {error}") from error

@@ -1,0 +1,125 @@
+"""Labelled texts: read strictly, split fairly."""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Final
+
+from pydantic import AfterValidator, ConfigDict, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass as validated
+
+from tasks.contracts.base import canonical, explain, sha256
+from tasks.contracts.request import Intent
+from tasks.errors import InvalidInput
+
+_MAX_TEXT_BYTES: Final = 32 * 1024
+
+
+def _check_text(text: str) -> str:
+    if not text.strip():
+        raise ValueError("must not be empty or blank")
+    if len(text.encode()) > _MAX_TEXT_BYTES:
+        raise ValueError(f"must be at most {_MAX_TEXT_BYTES} bytes")
+    return text
+
+
+def _check_intent(name: str) -> str:
+    labels = [str(intent) for intent in Intent]
+    if name not in labels:
+        raise ValueError(f"{name!r} is not one of {', '.join(labels)}")
+    return name
+
+
+@validated(frozen=True, config=ConfigDict(extra="forbid", strict=True))
+class _Line:
+    text: Annotated[str, AfterValidator(_check_text)]
+    intent: Annotated[str, AfterValidator(_check_intent)]
+
+
+_LINE: Final = TypeAdapter(_Line)
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A text and the intent that it has."""
+
+    text: str
+    intent: Intent
+
+
+def read_examples(path: Path) -> list[Example]:
+    """Read JSON lines of ``{"text": ..., "intent": ...}``, UTF-8; blank lines are skipped.
+
+    Raises:
+        InvalidInput: names the file, the line and the field; also when a text has two different labels, when
+            there is no line at all, and when the file cannot be read.
+
+    """
+    try:
+        lines = path.read_bytes().splitlines()
+    except OSError as error:
+        raise InvalidInput(f"{path}: cannot be read: {error.strerror}") from error
+    examples: list[Example] = []
+    seen: dict[str, tuple[int, Intent]] = {}
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        example = _parse(f"{path}:{number}", line)
+        first, label = seen.setdefault(_key(example.text), (number, example.intent))
+        if label is not example.intent:
+            raise InvalidInput(
+                f"{path}:{number}: intent: is {example.intent}, but line {first} labels the same text {label}"
+            )
+        examples.append(example)
+    if not examples:
+        raise InvalidInput(f"{path}: holds no examples")
+    return examples
+
+
+def distinct(examples: Iterable[Example]) -> list[Example]:
+    """Return ``examples`` without repeated texts (case and spacing aside), the first of each in its place."""
+    first: dict[str, Example] = {}
+    for example in examples:
+        first.setdefault(_key(example.text), example)
+    return list(first.values())
+
+
+def split(examples: Sequence[Example], share: float, seed: int) -> tuple[list[Example], list[Example]]:
+    """Return ``(rest, held out)``: of every intent, ``share`` (0..1, at least one example) is held out.
+
+    The same examples and seed give the same split, in whatever order the examples come.
+    """
+    groups: dict[Intent, list[Example]] = defaultdict(list)
+    for example in sorted(examples, key=lambda example: (example.intent, example.text)):
+        groups[example.intent].append(example)
+    shuffler = random.Random(seed)  # noqa: S311  (a split, not a secret)
+    rest: list[Example] = []
+    held: list[Example] = []
+    for intent in sorted(groups):
+        group = groups[intent]
+        shuffler.shuffle(group)
+        count = max(1, round(share * len(group)))
+        held += group[:count]
+        rest += group[count:]
+    return rest, held
+
+
+def digest(examples: Sequence[Example]) -> str:
+    """Return the SHA-256 of ``examples``: another text, label or order gives another one."""
+    return sha256(canonical([[example.text, str(example.intent)] for example in examples]))
+
+
+def _key(text: str) -> str:
+    return " ".join(text.casefold().split())
+
+
+def _parse(where: str, line: bytes) -> Example:
+    try:
+        parsed = _LINE.validate_json(line)
+    except ValidationError as error:
+        raise InvalidInput(f"{where}: {explain(error)}") from error
+    return Example(parsed.text, Intent(parsed.intent))

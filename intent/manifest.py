@@ -1,0 +1,122 @@
+"""What a model directory says about itself."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Final, Self
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
+
+from tasks.contracts.base import canonical, explain, sha256
+from tasks.contracts.request import Intent
+from tasks.errors import IntegrityError, NotReady
+
+MODEL_FILE: Final = "model.onnx"
+TOKENIZER_FILE: Final = "tokenizer.json"
+MANIFEST_FILE: Final = "manifest.json"
+
+Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Manifest(BaseModel):
+    """The ``manifest.json`` of a model directory.
+
+    ``labels`` are in the order of the graph's outputs. ``threshold`` and the graph's outputs are
+    probabilities, 0..1; ``temperature`` is already inside the graph and recorded here. ``max_length`` is in
+    tokens. ``files`` maps file names to SHA-256. ``version`` ends in a digest of everything that decides a
+    prediction.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    version: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]*-[0-9a-f]{12}$")]
+    labels: Annotated[tuple[Intent, ...], Field(min_length=2)]
+    threshold: Annotated[float, Field(ge=0, le=1)]
+    temperature: Annotated[float, Field(gt=0)]
+    max_length: Annotated[int, Field(ge=8, le=512)]
+    base: str
+    metrics: dict[str, JsonValue] = Field(default_factory=dict)
+    parity: dict[str, JsonValue] = Field(default_factory=dict)
+    recipe: dict[str, JsonValue] = Field(default_factory=dict)
+    data: dict[str, Digest] = Field(default_factory=dict)
+    libraries: dict[str, str] = Field(default_factory=dict)
+    files: dict[str, Digest]
+
+    @model_validator(mode="after")
+    def _sound(self) -> Self:
+        if len(set(self.labels)) != len(self.labels):
+            raise ValueError("labels are not unique")
+        if set(self.files) != {MODEL_FILE, TOKENIZER_FILE}:
+            raise ValueError(f"files must name {MODEL_FILE} and {TOKENIZER_FILE}, nothing else")
+        return self
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the manifest as JSON values."""
+        return self.model_dump(mode="json")
+
+
+def content_digest(
+    files: dict[str, str], labels: tuple[Intent, ...], threshold: float, temperature: float, max_length: int
+) -> str:
+    """Return 12 hexadecimal digits that stand for everything that decides a prediction."""
+    decisive = [files, [str(label) for label in labels], threshold, temperature, max_length]
+    return sha256(canonical(decisive))[:12]
+
+
+def default_dir() -> Path:
+    """Return the directory of the model that comes with the package."""
+    return Path(str(resources.files("intent"))) / "model"
+
+
+def read_model(model_dir: Path) -> tuple[Manifest, bytes, bytes]:
+    """Read the manifest, the graph and the tokeniser of ``model_dir``, each checked against its digest.
+
+    Raises:
+        NotReady: a file is missing or cannot be read.
+        IntegrityError: the manifest is malformed, or a file is not the one it vouches for.
+
+    """
+    manifest = _parse(model_dir, _read(model_dir, MANIFEST_FILE))
+    expected = content_digest(
+        manifest.files, manifest.labels, manifest.threshold, manifest.temperature, manifest.max_length
+    )
+    if not manifest.version.endswith(f"-{expected}"):
+        raise IntegrityError(
+            f"{model_dir / MANIFEST_FILE}: version {manifest.version} does not match its content, "
+            f"which ends in {expected}"
+        )
+    return manifest, _checked(model_dir, MODEL_FILE, manifest), _checked(model_dir, TOKENIZER_FILE, manifest)
+
+
+def _parse(model_dir: Path, data: bytes) -> Manifest:
+    try:
+        return Manifest.model_validate_json(data)
+    except ValidationError as error:
+        raise IntegrityError(f"{model_dir / MANIFEST_FILE}: {explain(error)}") from error
+
+
+def _checked(model_dir: Path, name: str, manifest: Manifest) -> bytes:
+    data = _read(model_dir, name)
+    found = sha256(data)
+    if found != manifest.files[name]:
+        raise IntegrityError(f"{model_dir / name}: SHA-256 is {found}, the manifest says {manifest.files[name]}")
+    return data
+
+
+def _read(model_dir: Path, name: str) -> bytes:
+    try:
+        return (model_dir / name).read_bytes()
+    except OSError as error:
+        raise NotReady(
+            f"no classifier at {model_dir}: {name} cannot be read ({error.strerror}); "
+            "reinstall the package, or train one with `sluice intent train`"
+        ) from error

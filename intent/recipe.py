@@ -1,0 +1,71 @@
+"""How a classifier is trained, and what came of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+Share = Annotated[float, Field(ge=0, lt=1)]
+Rate = Annotated[float, Field(gt=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Recipe(BaseModel):
+    """What decides a training run, beside the examples, the base model and the seed.
+
+    Learning rates are AdamW's. ``warmup`` is the share of all steps over which they rise; then they fall to
+    nothing. ``patience``: epochs without a lower validation loss before stopping. ``max_length`` is in
+    tokens. ``max_abstained`` is the trade-off that sets the threshold: the share of in-scope validation texts
+    that may be sent to the fallback for want of confidence. ``bare_share`` of the texts are shown without
+    case and closing punctuation in each epoch, since people type that way.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    epochs: Count = 12
+    batch: Count = 32
+    encoder_rate: Rate = 2e-4
+    head_rate: Rate = 2e-3
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 0.8
+    frozen_layers: Annotated[int, Field(ge=0)] = 0
+    warmup: Share = 0.1
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    label_smoothing: Share = 0.05
+    dropout: Share = 0.1
+    bare_share: Share = 0.3
+    patience: Count = 3
+    validation_share: Annotated[float, Field(gt=0, lt=1)] = 0.15
+    max_length: Annotated[int, Field(ge=8, le=512)] = 128
+    max_abstained: Share = 0.02
+
+
+class TrainingReport(BaseModel):
+    """What a training run gave.
+
+    ``validation`` and ``holdout`` are evaluations of the exported model, as in
+    :class:`intent.evaluate.Evaluation`. ``parity`` compares it with the network it came from. ``seconds`` is
+    the whole run, ``bytes`` the size of the model directory.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    version: str
+    out: Path
+    base: str
+    device: str
+    examples: int
+    epochs: int
+    best_epoch: int
+    temperature: float
+    threshold: float
+    validation: dict[str, JsonValue]
+    holdout: dict[str, JsonValue] | None
+    parity: dict[str, JsonValue]
+    seconds: float
+    bytes: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as JSON values."""
+        return self.model_dump(mode="json")

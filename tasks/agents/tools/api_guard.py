@@ -1,0 +1,157 @@
+"""Which URL may be called, and at which address: the wall against server-side request forgery."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import socket
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import SplitResult, urlsplit
+
+from tasks.errors import SettingsError, ToolError
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+Resolver = Callable[[str, int], Awaitable[list[str]]]
+"""Takes a host and a port, gives its addresses as text."""
+
+_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+_NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
+_SIX_TO_FOUR: Final = ipaddress.IPv6Network("2002::/16")
+_MAX_URL: Final = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A URL that may be called: connect to ``address`` and nowhere else, and speak as to ``host``.
+
+    ``authority`` is what the Host header says. ``path`` holds the query too.
+    """
+
+    scheme: str
+    host: str
+    port: int
+    authority: str
+    path: str
+    address: str
+
+    @property
+    def pinned_url(self) -> str:
+        """The URL with the checked address in place of the name: nothing resolves the name a second time."""
+        host = f"[{self.address}]" if ":" in self.address else self.address
+        return f"{self.scheme}://{host}:{self.port}{self.path}"
+
+
+class Allowlist:
+    """Hosts that may be called: ``host`` at its scheme's own port, ``host:port`` at that port.
+
+    A name must lead to public addresses only. A private, link-local or loopback address may be called where
+    the entry is that very address, and loopback where the entry is ``localhost``: then somebody meant it.
+    """
+
+    def __init__(self, entries: Iterable[str], resolve: Resolver | None = None) -> None:
+        self._entries = frozenset(_entry(text) for text in entries)
+        self._resolve = resolve or resolve_host
+
+    async def check(self, url: str) -> Target:
+        """Return where a call of ``url`` must go.
+
+        Raises:
+            ToolError: it must not be called; the message says why.
+
+        """
+        parts = _split(url)
+        host, port = _host(parts), _port(parts)
+        if (host, port) not in self._entries and not (
+            (host, None) in self._entries and port == _DEFAULT_PORTS[parts.scheme]
+        ):
+            raise ToolError(f"{host}:{port} is not an allowed host")
+        address = await self._address(host, port)
+        path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        authority = parts.netloc.rpartition("@")[2]
+        return Target(parts.scheme, host, port, authority, path, address)
+
+    async def _address(self, host: str, port: int) -> str:
+        literal = _literal(host)
+        if literal is not None:
+            # It is on the list by its own number, so somebody meant this address.
+            return str(literal)
+        try:
+            found = [ipaddress.ip_address(text) for text in await self._resolve(host, port)]
+        except (OSError, ValueError) as error:
+            raise ToolError(f"{host} does not resolve to an address") from error
+        if not found:
+            raise ToolError(f"{host} does not resolve to an address")
+        # All must be fit: an attacker's name would give a good one and a bad one and wait for its turn.
+        for address in found:
+            if not (address.is_loopback if host == "localhost" else is_public(address)):
+                raise ToolError(f"{host} leads to {address}, which is not a public address")
+        return str(found[0])
+
+
+def is_public(address: Address) -> bool:
+    """Tell whether ``address`` is on the public internet, also where an IPv4 address hides in an IPv6 one."""
+    if isinstance(address, ipaddress.IPv6Address):
+        if address.ipv4_mapped is not None:
+            return is_public(address.ipv4_mapped)
+        if address in _SIX_TO_FOUR or address in _NAT64:
+            return False
+    return address.is_global and not (address.is_multicast or address.is_reserved or address.is_unspecified)
+
+
+async def resolve_host(host: str, port: int) -> list[str]:
+    """Return the addresses of ``host`` by the system's resolver, without blocking the loop."""
+    infos = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return [str(info[4][0]).partition("%")[0] for info in infos]
+
+
+def _split(url: str) -> SplitResult:
+    # Refused rather than repaired: parsers disagree on these, and one of them is behind us.
+    if len(url) > _MAX_URL or not url.isascii() or any(character <= " " or character in "\\\x7f" for character in url):
+        raise ToolError(f"not a URL: give at most {_MAX_URL} ASCII characters without spaces and backslashes")
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise ToolError(f"not a URL: {error}") from error
+    if parts.scheme not in _DEFAULT_PORTS:
+        raise ToolError("only http:// and https:// URLs can be called")
+    if "@" in parts.netloc:
+        raise ToolError("a URL with a user name or password cannot be called")
+    return parts
+
+
+def _host(parts: SplitResult) -> str:
+    host = (parts.hostname or "").rstrip(".").lower()
+    if not host:
+        raise ToolError("the URL names no host")
+    literal = _literal(host)
+    return str(literal) if literal is not None else host
+
+
+def _port(parts: SplitResult) -> int:
+    try:
+        return parts.port or _DEFAULT_PORTS[parts.scheme]
+    except ValueError as error:
+        raise ToolError("the URL's port is not a number from 1 to 65535") from error
+
+
+def _literal(host: str) -> Address | None:
+    try:
+        return ipaddress.ip_address(host)
+    except ValueError:
+        return None
+
+
+def _entry(text: str) -> tuple[str, int | None]:
+    literal = _literal(text.strip("[]"))
+    if literal is not None:
+        return str(literal), None
+    try:
+        parts = urlsplit(f"//{text}")
+        host, port = _host(parts), parts.port
+    except (ValueError, ToolError) as error:
+        raise SettingsError(f"tools.api_caller.allowed_hosts: {text!r} is not host or host:port") from error
+    if parts.path or parts.query or parts.fragment or "@" in parts.netloc:
+        raise SettingsError(f"tools.api_caller.allowed_hosts: {text!r} is not host or host:port")
+    return host, port

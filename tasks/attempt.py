@@ -1,0 +1,303 @@
+"""What both hops do with a message: read it, verify it, take the lease, try, and never let it fall."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from enum import Enum
+from typing import Any, ClassVar
+
+import structlog
+
+from tasks import keys
+from tasks.access.gate import Gate
+from tasks.audit.stream import AuditStream
+from tasks.contracts.audit import Action, Decision, Event
+from tasks.contracts.base import canonical, parse_versioned
+from tasks.contracts.message import Message
+from tasks.contracts.request import Request, new_id
+from tasks.contracts.result import ErrorInfo, Status
+from tasks.contracts.row import Row, Stage
+from tasks.errors import (
+    InvalidInput,
+    LeaseLost,
+    MalformedMessage,
+    ModelRefused,
+    NewerSchema,
+    NotReady,
+    SluiceError,
+    StoreError,
+)
+from tasks.finish import EXHAUSTED, Finisher, Outcome, unanswered
+from tasks.heartbeat import Heartbeat
+from tasks.publish import publish_row
+from tasks.settings import Settings
+from tasks.stores.bodies import BodyStore, to_request
+from tasks.stores.broker import Broker, Parcel
+from tasks.stores.register import Handover, Opened, Register, Verdict
+from tasks.stores.results import ResultStore
+from tasks.stores.sessions import SessionStore
+
+log = structlog.get_logger()
+
+_MAX_RETRY_SECONDS = 60.0
+
+
+class Disposition(Enum):
+    """What the pool does with the message."""
+
+    ACK = "ack"
+    REQUEUE = "requeue"
+
+
+@dataclass(frozen=True)
+class Deps:
+    """Everything that a hop works with."""
+
+    settings: Settings
+    worker: str
+    pool: str
+    gate: Gate
+    audit: AuditStream
+    register: Register
+    broker: Broker
+    bodies: BodyStore
+    results: ResultStore
+    sessions: SessionStore
+    finisher: Finisher
+    heartbeat: Heartbeat
+    now: Callable[[], datetime]
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One try at one request. ``id`` is also the holder of the lease."""
+
+    id: str
+    number: int
+    message: Message
+    started_at: datetime
+
+    @property
+    def ref(self) -> str:
+        """Return the request's name in the register."""
+        return keys.ref(self.message.tenant, self.message.id)
+
+
+class Hop:
+    """A hop: subclasses say what an attempt does, and what to do when it fails for good."""
+
+    stage: ClassVar[Stage]
+    task: ClassVar[str]
+
+    def __init__(self, deps: Deps) -> None:
+        self.deps = deps
+
+    async def attempt(self, attempt: Attempt, request: Request) -> None:
+        """Do the hop's work and hand the request on or end it."""
+        raise NotImplementedError
+
+    async def give_up(self, attempt: Attempt, error: ErrorInfo) -> None:
+        """End the request after its last attempt."""
+        await self.end(attempt, Status.FAILED, error)
+
+    async def handle(self, raw: dict[str, Any], tag: str) -> Disposition:
+        """Do what the message asks; return what becomes of it. ``tag`` is its delivery tag."""
+        try:
+            message = parse_versioned(Message, raw)
+            self.deps.gate.verify(message)
+        except NewerSchema as error:
+            # For a newer worker. Unread and uncounted it goes to the end of its queue, after a pause, so that old
+            # workers do not spin on what they cannot read.
+            log.info("handed back", reason=str(error))
+            await asyncio.sleep(self.deps.settings.queue.hand_back_seconds)
+            return Disposition.REQUEUE
+        except MalformedMessage as error:
+            await self._quarantine(raw, str(error))
+            return Disposition.ACK
+        with structlog.contextvars.bound_contextvars(request_id=message.id, tenant=message.tenant):
+            return await self._lead(message, raw, tag)
+
+    async def _lead(self, message: Message, raw: dict[str, Any], tag: str) -> Disposition:
+        now = self.deps.now()
+        holder = new_id()
+        verdict, number = await self._begin(message, holder, now)
+        if verdict is Verdict.MISMATCH:
+            await self._quarantine(raw, "the digest is not that of the accepted request")
+        if verdict not in {Verdict.STARTED, Verdict.EXHAUSTED}:
+            log.debug("left alone", verdict=verdict.value)
+            return Disposition.ACK
+        attempt = Attempt(holder, number, message, now)
+        try:
+            async with self.deps.heartbeat.holding(attempt.ref, holder, tag):
+                await self._try(attempt, verdict)
+        except LeaseLost as error:
+            log.warning("attempt discarded", reason=str(error))
+        except asyncio.CancelledError:
+            await asyncio.shield(self._hand_back(attempt))
+            raise
+        return Disposition.ACK
+
+    async def _begin(self, message: Message, holder: str, now: datetime) -> tuple[Verdict, int]:
+        ref = keys.ref(message.tenant, message.id)
+        settings = self.deps.settings
+        for _ in range(2):
+            begun = await self.deps.register.begin(
+                ref,
+                stage=self.stage,
+                revision=message.revision,
+                digest=message.digest,
+                holder=holder,
+                now=now.timestamp(),
+                lease=settings.leases.lease_seconds,
+                attempts=settings.queue.attempts,
+            )
+            if begun.verdict is not Verdict.UNKNOWN:
+                return begun.verdict, begun.attempts
+            if await self.deps.results.get(message.tenant, message.id, message.revision):
+                return Verdict.FINISHED, 0
+            log.warning("row restored from its message: the register had lost it")
+            if await self._restore_row(message) is Opened.FINISHED:
+                return Verdict.FINISHED, 0
+        raise StoreError(f"{ref}: the register does not keep its row")
+
+    async def _restore_row(self, message: Message) -> Opened:
+        now = self.deps.now().timestamp()
+        row = Row(
+            tenant=message.tenant,
+            id=message.id,
+            digest=message.digest,
+            stage=self.stage,
+            revision=message.revision,
+            queue=keys.queue(self.deps.pool, message.priority),
+            message=message.to_json(),
+            accepted_at=message.accepted_at.timestamp(),
+            recorded=True,
+            deadline=message.deadline.timestamp() if message.deadline else None,
+            session=message.session_id or "",
+        )
+        [opened] = await self.deps.register.open([row], due=now + self.deps.settings.leases.unpublished_seconds)
+        return opened
+
+    async def _try(self, attempt: Attempt, verdict: Verdict) -> None:
+        message = attempt.message
+        if attempt.number > 1:
+            standing = await self.deps.results.get(message.tenant, message.id, message.revision)
+            if standing:
+                await self.deps.finisher.close(message, standing)
+                return
+        if message.deadline and message.deadline <= self.deps.now():
+            error = ErrorInfo(code="expired", message=f"the deadline {message.deadline.isoformat()} has passed")
+            await self.end(attempt, Status.EXPIRED, error)
+            return
+        if verdict is Verdict.EXHAUSTED:
+            tried = self.deps.settings.queue.attempts
+            await self.give_up(attempt, ErrorInfo(code=EXHAUSTED, message=f"{tried} attempts did not end"))
+            return
+        try:
+            body = await self.deps.bodies.unpack(message)
+            self.deps.gate.verify_body(message, body)
+            await self.attempt(attempt, to_request(message, body))
+        except LeaseLost:
+            raise
+        except Exception as error:  # noqa: BLE001  whatever an agent, tool or store raises must not lose the request
+            await self._failed(attempt, error)
+
+    async def _failed(self, attempt: Attempt, error: Exception) -> None:
+        info = describe(error)
+        log.warning("attempt failed", attempt=attempt.number, code=info.code, error=info.message)
+        await self.deps.audit.commit(
+            [self.event(attempt, Action.ATTEMPT_FAILED, reason=f"{info.code}: {info.message}")]
+        )
+        queue = self.deps.settings.queue
+        if not retryable(error):
+            await self.give_up(attempt, info)
+        elif attempt.number >= queue.attempts:
+            reason = f"{queue.attempts} attempts failed, the last with {info.code}: {info.message}"
+            await self.give_up(attempt, ErrorInfo(code=EXHAUSTED, message=reason))
+        else:
+            pause = min(queue.retry_seconds * 2 ** (attempt.number - 1), _MAX_RETRY_SECONDS)
+            due = self.deps.now().timestamp() + pause
+            await self.deps.register.postpone(attempt.ref, attempt.id, due=due, counted=True)
+
+    async def _hand_back(self, attempt: Attempt) -> None:
+        """Give a request back that this worker was told to stop; it is published at once and does not count."""
+        try:
+            now = self.deps.now().timestamp()
+            await self.deps.register.postpone(attempt.ref, attempt.id, due=now, counted=False)
+            await publish_row(attempt.ref, self.deps.register, self.deps.broker, now=now)
+        except LeaseLost:
+            return
+        log.info("handed back", attempt=attempt.number)
+
+    async def _quarantine(self, raw: dict[str, Any], reason: str) -> None:
+        tenant, request_id = str(raw.get("tenant", "")), str(raw.get("id", ""))
+        log.error("message quarantined", reason=reason, request_id=request_id)
+        event = Event(
+            action=Action.MESSAGE_QUARANTINED,
+            actor=self.deps.worker,
+            tenant=tenant,
+            request_id=request_id,
+            resource=keys.QUARANTINE,
+            decision=Decision.DENY,
+            reason=reason,
+        )
+        await self.deps.audit.commit([event])
+        now = self.deps.now().timestamp()
+        ref = keys.ref(tenant, request_id)
+        await self.deps.broker.publish([Parcel(keys.QUARANTINE, self.task, ref, canonical(raw).decode(), now)])
+
+    async def hand_over(self, attempt: Attempt, message: Message, pool: str) -> None:
+        """Send the request to ``pool``: first in the register, then on the queue. The sweeper mends a gap."""
+        now = self.deps.now().timestamp()
+        queue = keys.queue(pool, message.priority)
+        handover = Handover(Stage.WORK, queue, message.to_json())
+        due = now + self.deps.settings.leases.unpublished_seconds
+        generation = await self.deps.register.advance(attempt.ref, attempt.id, handover, due=due)
+        self.deps.finisher.passed("advance")
+        try:
+            await self.deps.broker.publish([Parcel(queue, keys.WORK_TASK, attempt.ref, handover.message, now)])
+            self.deps.finisher.passed("publish")
+            await self.deps.register.published([(attempt.ref, queue, generation)], now=now)
+        except StoreError as error:
+            log.warning("not published, the sweeper will", error=str(error))
+
+    async def end(self, attempt: Attempt, status: Status, error: ErrorInfo) -> None:
+        """End the request without an answer."""
+        result = unanswered(
+            attempt.message,
+            status,
+            error,
+            attempt=attempt.id,
+            now=self.deps.now(),
+            started_at=attempt.started_at,
+        )
+        extra = (
+            [self.event(attempt, Action.REQUEST_DEAD_LETTERED, reason=error.message)] if error.code == EXHAUSTED else []
+        )
+        await self.deps.finisher.finish(Outcome(attempt.message, result, actor=self.deps.worker, events=extra))
+
+    def event(self, attempt: Attempt, action: Action, *, resource: str = "", reason: str = "", **details: Any) -> Event:
+        """Return an audit event about this attempt."""
+        return Event(
+            action=action,
+            actor=self.deps.worker,
+            tenant=attempt.message.tenant,
+            request_id=attempt.message.id,
+            resource=resource or self.deps.pool,
+            reason=reason,
+            details={"attempt": attempt.id, "number": attempt.number, **details},
+        )
+
+
+def describe(error: Exception) -> ErrorInfo:
+    """Return what a result or an audit record says of ``error``."""
+    code = error.code if isinstance(error, SluiceError) else "internal"
+    return ErrorInfo(code=code, message=str(error) or type(error).__name__)
+
+
+def retryable(error: Exception) -> bool:
+    """Tell whether trying again may help."""
+    return not isinstance(error, ModelRefused | InvalidInput | NotReady)

@@ -1,0 +1,51 @@
+"""One open request in the register: the truth about where it stands."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from tasks.contracts.base import Contract
+
+
+class Stage(StrEnum):
+    """Which hop a request waits for or is in."""
+
+    ROUTE = "route"
+    WORK = "work"
+
+
+class Row(Contract):
+    """A register row. Times are Unix seconds; ``message`` is the JSON that is published, and published again if lost.
+
+    ``generation`` counts the times that the request was handed to a queue, so that an old confirmation is not
+    taken for a new one. ``holder`` is the attempt that has the lease, empty when none has.
+    """
+
+    tenant: str
+    id: str
+    digest: str
+    stage: Stage
+    revision: int = 1
+    queue: str
+    message: str
+    accepted_at: float
+    published: bool = False
+    recorded: bool = False
+    generation: int = 0
+    queued_at: float = 0.0
+    due: float = 0.0
+    attempts: int = 0
+    holder: str = ""
+    lease_end: float = 0.0
+    deadline: float | None = None
+    session: str = ""
+    parked: bool = False
+
+    @property
+    def state(self) -> str:
+        """Return the word that a person reads: ``waiting``, ``running``, ``parked`` or ``delayed``."""
+        if self.holder:
+            return "running"
+        if self.parked:
+            return "parked"
+        return "waiting" if self.published else "delayed"

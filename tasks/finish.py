@@ -1,0 +1,181 @@
+"""The ordered tail of every request. Each step is idempotent, so an attempt may die between any two of them.
+
+1. the audit records are durable, with the result's SHA-256; 2. the session's new version is created; 3. the result is
+created; 4. the dead letter is published (later also join notices and callbacks); 5. the register row is cleared;
+6. the message is acknowledged, by whoever called.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final
+
+import structlog
+
+from tasks import keys
+from tasks.audit.stream import AuditStream
+from tasks.contracts.audit import Action, Event
+from tasks.contracts.base import sha256
+from tasks.contracts.message import Message
+from tasks.contracts.result import ErrorInfo, Result, Status, Timings
+from tasks.contracts.session import SessionVersion
+from tasks.errors import AlreadyExists, LeaseLost
+from tasks.publish import publish_row
+from tasks.stores.broker import Broker, Parcel
+from tasks.stores.register import Register
+from tasks.stores.results import ResultStore
+from tasks.stores.sessions import SessionStore
+
+log = structlog.get_logger()
+
+EXHAUSTED: Final = "attempts_exhausted"
+"""The error code of a request that used up its attempts and lies in the dead-letter queue."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What an attempt wants to be the end of its request."""
+
+    message: Message
+    result: Result
+    actor: str
+    session: SessionVersion | None = None
+    events: Sequence[Event] = field(default=())
+
+
+class Finisher:
+    """Runs the tail. ``passed`` is told each step that is done; tests kill the process there."""
+
+    def __init__(
+        self,
+        *,
+        audit: AuditStream,
+        results: ResultStore,
+        sessions: SessionStore,
+        register: Register,
+        broker: Broker,
+        now: Callable[[], datetime],
+        remember_seconds: int,
+        passed: Callable[[str], None] = lambda step: None,
+    ) -> None:
+        self._audit = audit
+        self._results = results
+        self._sessions = sessions
+        self._register = register
+        self._broker = broker
+        self._now = now
+        self._remember = remember_seconds
+        self.passed = passed
+
+    async def finish(self, outcome: Outcome) -> Result:
+        """Run steps 1 to 5; return the result that stands, which may be another attempt's.
+
+        Raises:
+            LeaseLost: the session went on without this attempt; what it did is discarded and must be done again.
+
+        """
+        self.passed("begin")
+        await self._audit.commit([*outcome.events, written(outcome)])
+        self.passed("audit")
+        result = outcome.result
+        if outcome.session is not None:
+            result = await self._save_session(outcome, outcome.session)
+            self.passed("session")
+        standing = await self._results.create(result)
+        self.passed("result")
+        if standing.attempt != outcome.result.attempt:
+            await self._audit.commit([discarded(outcome, standing)])
+        await self.close(outcome.message, standing)
+        return standing
+
+    async def close(self, message: Message, result: Result) -> None:
+        """Run steps 4 and 5 for a request whose result is there."""
+        ref = keys.ref(message.tenant, message.id)
+        now = self._now().timestamp()
+        if result.error is not None and result.error.code == EXHAUSTED:
+            await self._broker.publish([Parcel(keys.DEAD_LETTERS, keys.WORK_TASK, ref, message.to_json(), now)])
+        self.passed("notify")
+        released = await self._register.clear(
+            ref, revision=message.revision, digest=message.digest, now=now, remember=self._remember
+        )
+        self.passed("clear")
+        if released:
+            # If this process dies here, the sweeper does it.
+            await publish_row(released, self._register, self._broker, now=now)
+            self.passed("release")
+
+    async def _save_session(self, outcome: Outcome, version: SessionVersion) -> Result:
+        """Create the session's version; return the result to write, which is the one that lies in the session."""
+        try:
+            await self._sessions.create(version)
+        except AlreadyExists:
+            latest = await self._sessions.latest(version.tenant, version.session_id)
+            if latest is None or latest.result.request_id != version.result.request_id:
+                await self._audit.commit([discarded(outcome, latest.result if latest else None)])
+                raise LeaseLost(f"{version.session_id}: another request took version {version.version}") from None
+            return latest.result
+        return version.result
+
+
+def written(outcome: Outcome) -> Event:
+    """Return the record that announces a result, with the digest of its bytes."""
+    result = outcome.result
+    return Event(
+        action=Action.RESULT_WRITTEN,
+        actor=outcome.actor,
+        tenant=result.tenant,
+        request_id=result.request_id,
+        resource=keys.result(result.tenant, result.request_id, result.revision),
+        reason=result.error.code if result.error else "",
+        details={
+            "sha256": sha256(result.to_bytes()),
+            "status": result.status.value,
+            "attempt": result.attempt,
+        },
+    )
+
+
+def discarded(outcome: Outcome, standing: Result | None) -> Event:
+    """Return the record of an attempt whose work was in vain."""
+    result = outcome.result
+    return Event(
+        action=Action.ATTEMPT_DISCARDED,
+        actor=outcome.actor,
+        tenant=result.tenant,
+        request_id=result.request_id,
+        resource=keys.result(result.tenant, result.request_id, result.revision),
+        reason="another attempt was first",
+        details={"attempt": result.attempt, "standing": standing.attempt if standing else ""},
+    )
+
+
+def unanswered(
+    message: Message,
+    status: Status,
+    error: ErrorInfo,
+    *,
+    attempt: str,
+    now: datetime,
+    started_at: datetime | None = None,
+) -> Result:
+    """Return the result of a request that no agent answered."""
+    return Result(
+        request_id=message.id,
+        revision=message.revision,
+        tenant=message.tenant,
+        status=status,
+        intent=message.intent,
+        error=error,
+        timings=Timings(
+            accepted_at=message.accepted_at,
+            routed_at=message.routed_at,
+            started_at=started_at,
+            finished_at=now,
+            classify_ms=message.classify_ms,
+        ),
+        session_id=message.session_id,
+        request_digest=message.digest,
+        attempt=attempt,
+    )

@@ -1,0 +1,90 @@
+"""One heartbeat for each process: it extends the leases and the in-flight marks of everything that runs here."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+import structlog
+
+from tasks.errors import LeaseLost, StoreError
+from tasks.settings import LeaseSettings
+from tasks.stores.broker import Broker
+from tasks.stores.register import Register
+
+log = structlog.get_logger()
+
+
+@dataclass
+class _Hold:
+    ref: str
+    holder: str
+    tag: str
+    task: asyncio.Task[object]
+    lost: bool = False
+
+
+class Heartbeat:
+    """Beats every ``heartbeat_seconds``. ``beacon`` is called at each beat, to say that this worker lives."""
+
+    def __init__(
+        self,
+        *,
+        pool: str,
+        register: Register,
+        broker: Broker,
+        settings: LeaseSettings,
+        now: Callable[[], datetime],
+        beacon: Callable[[int], Awaitable[None]],
+    ) -> None:
+        self._pool = pool
+        self._register = register
+        self._broker = broker
+        self._settings = settings
+        self._now = now
+        self._beacon = beacon
+        self._holds: dict[str, _Hold] = {}
+
+    @contextlib.asynccontextmanager
+    async def holding(self, ref: str, holder: str, tag: str) -> AsyncIterator[None]:
+        """Keep the lease alive inside the block; cancel the block and raise :class:`LeaseLost` when it is lost."""
+        task = asyncio.current_task()
+        if task is None:
+            raise LeaseLost("a lease is held by a task")
+        hold = self._holds[holder] = _Hold(ref, holder, tag, task)
+        try:
+            yield
+        except asyncio.CancelledError:
+            if not hold.lost:
+                raise
+            task.uncancel()
+            raise LeaseLost(f"{ref}: another attempt took over") from None
+        finally:
+            del self._holds[holder]
+
+    async def run(self) -> None:
+        """Beat until cancelled. A store that fails is tried again at the next beat; leases outlast two."""
+        while True:
+            try:
+                await self.beat()
+            except StoreError as error:
+                log.warning("heartbeat failed", error=str(error), leases=len(self._holds))
+            await asyncio.sleep(self._settings.heartbeat_seconds)
+
+    async def beat(self) -> None:
+        """Extend everything once."""
+        holds = list(self._holds.values())
+        now = self._now().timestamp()
+        if holds:
+            kept = await self._register.extend(
+                [(hold.ref, hold.holder) for hold in holds], now=now, lease=self._settings.lease_seconds
+            )
+            for hold, ok in zip(holds, kept, strict=True):
+                if not ok and hold.holder in self._holds:
+                    hold.lost = True
+                    hold.task.cancel()
+            await self._broker.touch(self._pool, [hold.tag for hold in holds], now=now)
+        await self._beacon(len(holds))

@@ -1,0 +1,145 @@
+"""The register: one row for each open request, the leases on them, and what the sweeper has to look at.
+
+Each method is atomic. ``now`` and all times are Unix seconds of the caller's clock; clocks of one deployment are
+expected to agree within a second, and every period here is several.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+from tasks.contracts.row import Row, Stage
+
+
+class Opened(StrEnum):
+    """What became of an attempt to open a row."""
+
+    CREATED = "created"
+    SAME = "same"
+    FINISHED = "finished"
+    CONFLICT = "conflict"
+
+
+class Verdict(StrEnum):
+    """What an attempt to begin found.
+
+    ``STARTED`` and ``EXHAUSTED`` hold the lease; the latter may only end the request. ``HELD``, ``STALE``, ``PARKED``
+    and ``FINISHED`` mean: acknowledge and leave. ``UNKNOWN`` means that the register has never heard of it or has
+    forgotten it. ``MISMATCH`` means that the body is not the one that was accepted.
+    """
+
+    STARTED = "started"
+    EXHAUSTED = "exhausted"
+    HELD = "held"
+    STALE = "stale"
+    PARKED = "parked"
+    FINISHED = "finished"
+    UNKNOWN = "unknown"
+    MISMATCH = "mismatch"
+
+
+@dataclass(frozen=True)
+class Begun:
+    """The verdict, and how many attempts this hop has had, this one included."""
+
+    verdict: Verdict
+    attempts: int = 0
+
+
+@dataclass(frozen=True)
+class Handover:
+    """Everything that changes when a request moves to another queue."""
+
+    stage: Stage
+    queue: str
+    message: str
+
+
+class Due(StrEnum):
+    """Why the sweeper takes a row in hand."""
+
+    UNPUBLISHED = "unpublished"
+    LOST = "lost"
+    LAPSED = "lapsed"
+
+
+class Register(Protocol):
+    """The port. ``ref`` is ``tenant/id``, see :func:`tasks.keys.ref`."""
+
+    async def open(self, rows: Sequence[Row], *, due: float) -> list[Opened]:
+        """Create the rows that are new, unpublished; if nobody publishes one by ``due``, the sweeper does."""
+
+    async def published(self, marks: Sequence[tuple[str, str, int]], *, now: float) -> None:
+        """Mark (ref, queue, generation) as published at ``now``, unless the row has moved on since."""
+
+    async def begin(
+        self,
+        ref: str,
+        *,
+        stage: Stage,
+        revision: int,
+        digest: str,
+        holder: str,
+        now: float,
+        lease: float,
+        attempts: int,
+    ) -> Begun:
+        """Take the lease for ``lease`` seconds, or say why not. Counts an attempt, of ``attempts`` at most."""
+
+    async def extend(self, leases: Sequence[tuple[str, str]], *, now: float, lease: float) -> list[bool]:
+        """Extend each (ref, holder); tell for each whether the holder still had it."""
+
+    async def advance(self, ref: str, holder: str, handover: Handover, *, due: float) -> int:
+        """Move the request to its next queue and drop the lease; return the new generation.
+
+        Raises:
+            LeaseLost: another attempt has the lease.
+
+        """
+
+    async def postpone(self, ref: str, holder: str, *, due: float, counted: bool) -> None:
+        """Drop the lease and have the request published again at ``due``; uncounted attempts are given back.
+
+        Raises:
+            LeaseLost: another attempt has the lease.
+
+        """
+
+    async def clear(self, ref: str, *, revision: int, digest: str, now: float, remember: int) -> str | None:
+        """Remove the row of an ended revision, remember its digest for ``remember`` seconds.
+
+        Returns the ref of the session's next request if that one was parked and is released now.
+        """
+
+    async def seize(self, ref: str, holder: str, *, now: float, lease: float) -> bool:
+        """Take the lease without counting an attempt, unless a live one exists. For ending an overdue request."""
+
+    async def get(self, ref: str) -> Row | None:
+        """Return the row, or None."""
+
+    async def are_open(self, refs: Sequence[str]) -> list[bool]:
+        """Tell for each ref whether it has a row."""
+
+    async def unpublished(self, *, now: float, limit: int) -> list[str]:
+        """Return refs whose time to be published has come."""
+
+    async def lost(self, queue: str, *, before: float, limit: int) -> list[str]:
+        """Return refs that were published to ``queue`` before ``before`` and have not begun."""
+
+    async def lapsed(self, *, before: float, limit: int) -> list[str]:
+        """Return refs whose lease ended before ``before``."""
+
+    async def overdue(self, *, now: float, limit: int) -> list[str]:
+        """Return refs past their deadline."""
+
+    async def reclaim(self, ref: str, why: Due, *, before: float, due: float) -> Row | None:
+        """Take a row in hand to publish it again, if it still is what ``why`` says as of ``before``.
+
+        Returns the row with its new generation, or None if it has moved on. Unpublished again until marked.
+        """
+
+    async def counts(self) -> dict[str, int]:
+        """Return the number of rows that are ``leased`` and ``delayed`` (waiting in the register)."""

@@ -1,0 +1,84 @@
+"""Object storage on S3 and what speaks its protocol. Credentials come from the usual AWS variables."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
+
+import obstore
+from obstore.exceptions import AlreadyExistsError, BaseError, NotFoundError
+from obstore.store import S3Store
+
+from tasks.errors import AlreadyExists, NotFound, StoreError
+
+if TYPE_CHECKING:
+    from obstore.store import S3Config
+
+    from tasks.settings import Settings
+
+
+class S3ObjectStore:
+    """One bucket. Every write is conditional and carries a SHA-256 checksum, as Object Lock demands."""
+
+    def __init__(self, bucket: str, *, region: str, endpoint: str | None = None) -> None:
+        options: S3Config = {"region": region, "checksum_algorithm": "SHA256"}
+        if endpoint:
+            options |= {"endpoint": endpoint, "virtual_hosted_style_request": False}
+        self._store = S3Store(
+            bucket,
+            config=options,
+            client_options={"allow_http": bool(endpoint and endpoint.startswith("http:"))},
+        )
+        self._bucket = bucket
+
+    async def create(self, key: str, data: bytes) -> None:
+        """See :class:`tasks.stores.objects.ObjectStore`."""
+        try:
+            await obstore.put_async(self._store, key, data, mode="create")
+        except AlreadyExistsError as error:
+            raise AlreadyExists(key) from error
+        except BaseError as error:
+            raise self._failed("create", key, error) from error
+
+    async def get(self, key: str) -> bytes:
+        """See :class:`tasks.stores.objects.ObjectStore`."""
+        try:
+            answer = await obstore.get_async(self._store, key)
+            return bytes(await answer.bytes_async())
+        except (FileNotFoundError, NotFoundError) as error:
+            raise NotFound(key) from error
+        except BaseError as error:
+            raise self._failed("get", key, error) from error
+
+    async def exists(self, key: str) -> bool:
+        """See :class:`tasks.stores.objects.ObjectStore`."""
+        try:
+            await obstore.head_async(self._store, key)
+        except (FileNotFoundError, NotFoundError):
+            return False
+        except BaseError as error:
+            raise self._failed("head", key, error) from error
+        return True
+
+    async def list(self, prefix: str) -> AsyncIterator[str]:
+        """See :class:`tasks.stores.objects.ObjectStore`."""
+        try:
+            async for page in obstore.list(self._store, prefix):
+                for item in page:
+                    yield item["path"]
+        except BaseError as error:
+            raise self._failed("list", prefix, error) from error
+
+    def _failed(self, verb: str, key: str, error: Exception) -> StoreError:
+        first_line = (str(error).splitlines() or [type(error).__name__])[0]
+        return StoreError(f"{verb} s3://{self._bucket}/{key}: {first_line}")
+
+
+def data_store(settings: Settings) -> S3ObjectStore:
+    """Return the bucket of results, sessions and bodies."""
+    return S3ObjectStore(settings.data_bucket, region=settings.region, endpoint=settings.s3_endpoint)
+
+
+def audit_store(settings: Settings) -> S3ObjectStore:
+    """Return the bucket of audit segments."""
+    return S3ObjectStore(settings.audit_bucket, region=settings.region, endpoint=settings.s3_endpoint)

@@ -1,0 +1,163 @@
+"""The register's Lua scripts. Each is one atomic step; KEYS and ARGV are listed above it.
+
+Rows are hashes of strings. All keys share one hash tag, so that a script may also reach keys whose names it learns
+from a row (the queue's sorted set, the session's line).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tasks import keys
+
+_QUEUED: Final = keys.queued("")
+_ROW: Final = keys.row("")
+
+# KEYS row done UNPUBLISHED DEADLINES
+# ARGV ref digest due deadline session-line field value [field value ...]
+OPEN: Final = """
+local digest = redis.call('HGET', KEYS[1], 'digest')
+if digest then
+  if digest == ARGV[2] then return 'same' end
+  return 'conflict'
+end
+local past = redis.call('GET', KEYS[2])
+if past then
+  if past == ARGV[2] then return 'finished' end
+  return 'conflict'
+end
+redis.call('HSET', KEYS[1], unpack(ARGV, 6))
+redis.call('ZADD', KEYS[3], ARGV[3], ARGV[1])
+if ARGV[4] ~= '' then redis.call('ZADD', KEYS[4], ARGV[4], ARGV[1]) end
+if ARGV[5] ~= '' then redis.call('RPUSH', ARGV[5], ARGV[1]) end
+return 'created'
+"""
+
+# KEYS row UNPUBLISHED queued
+# ARGV ref queue generation now
+PUBLISHED: Final = """
+local r = redis.call('HMGET', KEYS[1], 'queue', 'generation', 'published', 'holder')
+if r[1] ~= ARGV[2] or r[2] ~= ARGV[3] or r[3] ~= '0' or r[4] ~= '' then return 0 end
+redis.call('HSET', KEYS[1], 'published', '1', 'recorded', '1', 'queued_at', ARGV[4])
+redis.call('ZREM', KEYS[2], ARGV[1])
+redis.call('ZADD', KEYS[3], ARGV[4], ARGV[1])
+return 1
+"""
+
+# KEYS row done LEASES UNPUBLISHED
+# ARGV ref stage revision digest holder now lease-end attempts
+BEGIN: Final = f"""
+local r = redis.call('HMGET', KEYS[1], 'digest', 'stage', 'revision', 'holder', 'lease_end', 'attempts', 'queue',
+                     'session')
+if not r[1] then
+  if redis.call('EXISTS', KEYS[2]) == 1 then return {{'finished', 0}} end
+  return {{'unknown', 0}}
+end
+if r[1] ~= ARGV[4] then return {{'mismatch', 0}} end
+if r[2] ~= ARGV[2] or r[3] ~= ARGV[3] then return {{'stale', 0}} end
+if r[4] ~= '' and tonumber(r[5]) > tonumber(ARGV[6]) then return {{'held', 0}} end
+redis.call('ZREM', '{_QUEUED}' .. r[7], ARGV[1])
+redis.call('ZREM', KEYS[4], ARGV[1])
+if r[2] == 'work' and r[8] ~= '' and redis.call('LINDEX', r[8], 0) ~= ARGV[1] then
+  redis.call('HSET', KEYS[1], 'parked', '1', 'published', '0', 'holder', '')
+  redis.call('ZREM', KEYS[3], ARGV[1])
+  return {{'parked', 0}}
+end
+local attempts = tonumber(r[6]) + 1
+redis.call('HSET', KEYS[1], 'holder', ARGV[5], 'lease_end', ARGV[7], 'attempts', attempts, 'published', '1',
+           'recorded', '1', 'parked', '0')
+redis.call('ZADD', KEYS[3], ARGV[7], ARGV[1])
+if attempts > tonumber(ARGV[8]) then return {{'exhausted', attempts}} end
+return {{'started', attempts}}
+"""
+
+# KEYS row LEASES
+# ARGV ref holder lease-end
+EXTEND: Final = """
+if redis.call('HGET', KEYS[1], 'holder') ~= ARGV[2] then return 0 end
+redis.call('HSET', KEYS[1], 'lease_end', ARGV[3])
+redis.call('ZADD', KEYS[2], ARGV[3], ARGV[1])
+return 1
+"""
+
+# KEYS row LEASES UNPUBLISHED
+# ARGV ref holder stage queue message due
+ADVANCE: Final = """
+if redis.call('HGET', KEYS[1], 'holder') ~= ARGV[2] then return -1 end
+redis.call('HSET', KEYS[1], 'holder', '', 'stage', ARGV[3], 'queue', ARGV[4], 'message', ARGV[5], 'published', '0',
+           'attempts', '0', 'due', ARGV[6])
+redis.call('ZREM', KEYS[2], ARGV[1])
+redis.call('ZADD', KEYS[3], ARGV[6], ARGV[1])
+return redis.call('HINCRBY', KEYS[1], 'generation', 1)
+"""
+
+# KEYS row LEASES UNPUBLISHED
+# ARGV ref holder due counted
+POSTPONE: Final = """
+if redis.call('HGET', KEYS[1], 'holder') ~= ARGV[2] then return 0 end
+redis.call('HSET', KEYS[1], 'holder', '', 'published', '0', 'due', ARGV[3])
+if ARGV[4] == '0' then redis.call('HINCRBY', KEYS[1], 'attempts', -1) end
+redis.call('HINCRBY', KEYS[1], 'generation', 1)
+redis.call('ZREM', KEYS[2], ARGV[1])
+redis.call('ZADD', KEYS[3], ARGV[3], ARGV[1])
+return 1
+"""
+
+# KEYS row done LEASES UNPUBLISHED DEADLINES
+# ARGV ref revision digest now remember
+CLEAR: Final = f"""
+local r = redis.call('HMGET', KEYS[1], 'revision', 'queue', 'session')
+if r[1] and r[1] ~= ARGV[2] then return false end
+redis.call('SET', KEYS[2], ARGV[3], 'EX', ARGV[5])
+if not r[1] then return false end
+redis.call('DEL', KEYS[1])
+redis.call('ZREM', KEYS[3], ARGV[1])
+redis.call('ZREM', KEYS[4], ARGV[1])
+redis.call('ZREM', KEYS[5], ARGV[1])
+redis.call('ZREM', '{_QUEUED}' .. r[2], ARGV[1])
+if r[3] == '' then return false end
+redis.call('LREM', r[3], 0, ARGV[1])
+local next = redis.call('LINDEX', r[3], 0)
+if not next or redis.call('HGET', '{_ROW}' .. next, 'parked') ~= '1' then return false end
+redis.call('HSET', '{_ROW}' .. next, 'parked', '0', 'due', ARGV[4])
+redis.call('HINCRBY', '{_ROW}' .. next, 'generation', 1)
+redis.call('ZADD', KEYS[4], ARGV[4], next)
+return next
+"""
+
+# KEYS row LEASES UNPUBLISHED
+# ARGV ref holder now lease-end
+SEIZE: Final = f"""
+local r = redis.call('HMGET', KEYS[1], 'digest', 'holder', 'lease_end', 'queue')
+if not r[1] then return 0 end
+if r[2] ~= '' and tonumber(r[3]) > tonumber(ARGV[3]) then return 0 end
+redis.call('HSET', KEYS[1], 'holder', ARGV[2], 'lease_end', ARGV[4], 'parked', '0')
+redis.call('ZREM', '{_QUEUED}' .. r[4], ARGV[1])
+redis.call('ZREM', KEYS[3], ARGV[1])
+redis.call('ZADD', KEYS[2], ARGV[4], ARGV[1])
+return 1
+"""
+
+# KEYS row LEASES UNPUBLISHED
+# ARGV ref why before due
+RECLAIM: Final = f"""
+local r = redis.call('HMGET', KEYS[1], 'holder', 'lease_end', 'published', 'queue')
+if not r[1] then
+  redis.call('ZREM', KEYS[2], ARGV[1])
+  redis.call('ZREM', KEYS[3], ARGV[1])
+  return {{}}
+end
+local before = tonumber(ARGV[3])
+local queued = '{_QUEUED}' .. r[4]
+local score
+if ARGV[2] == 'unpublished' then score = redis.call('ZSCORE', KEYS[3], ARGV[1])
+elseif ARGV[2] == 'lost' then score = redis.call('ZSCORE', queued, ARGV[1])
+else score = redis.call('ZSCORE', KEYS[2], ARGV[1]) end
+if not score or tonumber(score) > before then return {{}} end
+redis.call('HSET', KEYS[1], 'holder', '', 'published', '0', 'due', ARGV[4])
+redis.call('HINCRBY', KEYS[1], 'generation', 1)
+redis.call('ZREM', KEYS[2], ARGV[1])
+redis.call('ZREM', queued, ARGV[1])
+redis.call('ZADD', KEYS[3], ARGV[4], ARGV[1])
+return redis.call('HGETALL', KEYS[1])
+"""

@@ -1,0 +1,167 @@
+"""The sweeper: puts back on a queue what fell between two steps, and ends what is overdue.
+
+It never touches a healthy backlog: a published request counts as lost only when the queue has moved past it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+import structlog
+
+from tasks import keys
+from tasks.audit.stream import AuditStream
+from tasks.contracts.audit import Action, Event
+from tasks.contracts.base import parse_versioned
+from tasks.contracts.message import Message
+from tasks.contracts.request import new_id
+from tasks.contracts.result import ErrorInfo, Status
+from tasks.contracts.row import Row
+from tasks.finish import Finisher, Outcome, unanswered
+from tasks.publish import publish_rows
+from tasks.settings import Settings
+from tasks.stores.broker import Broker
+from tasks.stores.register import Due, Register
+
+log = structlog.get_logger()
+
+ACTOR: Final = "sweeper"
+_LIMIT: Final = 500
+_CLOCK_SKEW_SECONDS: Final = 1.0
+
+
+@dataclass(frozen=True)
+class Swept:
+    """How many requests a pass published again, by reason, and how many it ended."""
+
+    unpublished: int = 0
+    lost: int = 0
+    lapsed: int = 0
+    expired: int = 0
+
+    @property
+    def total(self) -> int:
+        """Return how many requests the pass touched."""
+        return self.unpublished + self.lost + self.lapsed + self.expired
+
+
+class Sweeper:
+    """One pass at a time. Several sweepers may run: each step is atomic in the register."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        register: Register,
+        broker: Broker,
+        audit: AuditStream,
+        finisher: Finisher,
+        now: Callable[[], datetime],
+    ) -> None:
+        self._settings = settings
+        self._register = register
+        self._broker = broker
+        self._audit = audit
+        self._finisher = finisher
+        self._now = now
+        self._suspects: set[str] = set()
+
+    async def run_once(self) -> Swept:
+        """Look at everything once."""
+        now = self._now().timestamp()
+        swept = Swept(
+            expired=await self._expire(now),
+            lapsed=await self._take(await self._lapsed(now), Due.LAPSED, now - self._lapsed_after, now),
+            lost=await self._lost(now),
+            unpublished=await self._take(
+                await self._register.unpublished(now=now, limit=_LIMIT), Due.UNPUBLISHED, now, now
+            ),
+        )
+        if swept.total:
+            log.info(
+                "swept",
+                unpublished=swept.unpublished,
+                lost=swept.lost,
+                lapsed=swept.lapsed,
+                expired=swept.expired,
+            )
+        return swept
+
+    @property
+    def _lapsed_after(self) -> float:
+        return 2 * self._settings.leases.heartbeat_seconds
+
+    async def _lapsed(self, now: float) -> list[str]:
+        return await self._register.lapsed(before=now - self._lapsed_after, limit=_LIMIT)
+
+    async def _lost(self, now: float) -> int:
+        """Publish what the queues have moved past.
+
+        A message that was popped a moment ago is not in its queue either, and its row has no lease yet. So a row
+        must be found twice, one pass apart, before it is taken for lost.
+        """
+        found: set[str] = set()
+        taken = 0
+        for pool in self._settings.pools:
+            for queue in keys.queues(pool):
+                oldest = await self._broker.oldest(queue)
+                before = now - self._settings.leases.lost_seconds
+                if oldest is not None:
+                    before = min(before, oldest - _CLOCK_SKEW_SECONDS)
+                refs = await self._register.lost(queue, before=before, limit=_LIMIT)
+                taken += await self._take([ref for ref in refs if ref in self._suspects], Due.LOST, before, now)
+                found.update(refs)
+        self._suspects = found
+        return taken
+
+    async def _take(self, refs: list[str], why: Due, before: float, now: float) -> int:
+        due = now + self._settings.leases.unpublished_seconds
+        rows = [
+            row for ref in refs if (row := await self._register.reclaim(ref, why, before=before, due=due)) is not None
+        ]
+        if not rows:
+            return 0
+        await self._audit.commit([event for row in rows for event in _events(row, why)])
+        await publish_rows(rows, self._register, self._broker, now=now)
+        return len(rows)
+
+    async def _expire(self, now: float) -> int:
+        ended = 0
+        for ref in await self._register.overdue(now=now, limit=_LIMIT):
+            holder = new_id()
+            if not await self._register.seize(ref, holder, now=now, lease=self._settings.leases.lease_seconds):
+                continue  # an attempt is at it, and looks at the deadline itself
+            row = await self._register.get(ref)
+            if row is None:
+                continue
+            message = parse_versioned(Message, row.message)
+            error = ErrorInfo(code="expired", message="the deadline passed before the request was done")
+            result = unanswered(message, Status.EXPIRED, error, attempt=holder, now=self._now())
+            event = _event(row, Action.REQUEST_EXPIRED, reason=error.message)
+            await self._finisher.finish(Outcome(message, result, actor=ACTOR, events=[event]))
+            ended += 1
+        return ended
+
+
+def _events(row: Row, why: Due) -> list[Event]:
+    again = _event(row, Action.REQUEST_REENQUEUED, reason=why.value)
+    if row.recorded:
+        # What waited for its time on purpose (a retry, a released session) is not news.
+        return [] if why is Due.UNPUBLISHED else [again]
+    accepted = _event(row, Action.REQUEST_ACCEPTED, reason="recovered: the door stopped before it recorded this")
+    return [accepted, again]
+
+
+def _event(row: Row, action: Action, *, reason: str) -> Event:
+    return Event(
+        action=action,
+        actor=ACTOR,
+        tenant=row.tenant,
+        request_id=row.id,
+        resource=row.queue,
+        reason=reason,
+        details={"digest": row.digest, "generation": row.generation, "attempts": row.attempts},
+    )

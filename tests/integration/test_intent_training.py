@@ -1,0 +1,119 @@
+"""A whole training run on a tiny BERT made on the spot. Skipped where PyTorch is not installed."""
+
+import sys
+from importlib import util
+
+import orjson
+import pytest
+
+from intent.classifier import Classifier
+from intent.examples import Example
+from intent.manifest import MANIFEST_FILE, MODEL_FILE, TOKENIZER_FILE
+from intent.recipe import Recipe
+from intent.train import train
+from tasks.contracts.request import Intent
+from tasks.errors import InvalidInput, TrainingError
+
+pytestmark = [
+    pytest.mark.skipif(
+        not all(map(util.find_spec, ("torch", "transformers", "onnx", "onnxruntime"))),
+        reason="needs PyTorch, Transformers and ONNX: pip install 'sluice[train,cpu]'",
+    ),
+    pytest.mark.filterwarnings("ignore"),  # PyTorch's and the quantiser's own
+]
+
+NOUNS = ["order", "report", "ticket", "invoice", "customer", "meeting", "server", "letter", "budget", "team"]
+EXAMPLES = [Example(f"{intent} the {a} {b}", intent) for intent in Intent for a in NOUNS for b in NOUNS[:4]]
+HOLDOUT = [Example(f"{intent} my {noun}", intent) for intent in Intent for noun in NOUNS]
+RECIPE = Recipe(epochs=6, encoder_rate=5e-3, head_rate=2e-2, max_length=16, bare_share=0.0)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
+    words = sorted({word for e in EXAMPLES for word in e.text.replace("_", " _ ").split()})
+    vocabulary = {word: number for number, word in enumerate([*special, *words, "my"])}
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    path = tmp_path_factory.mktemp("base")
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]").save_pretrained(path)
+    config = BertConfig(
+        vocab_size=len(vocabulary),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=32,
+    )
+    BertModel(config).save_pretrained(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def trained(base, tmp_path_factory):
+    out = tmp_path_factory.mktemp("trained") / "model"
+    report = train(EXAMPLES, out, base=base, recipe=RECIPE, holdout=HOLDOUT, progress=False)
+    return out, report
+
+
+def test_what_is_written_loads_and_has_learnt(trained) -> None:
+    out, report = trained
+    classifier = Classifier.load(out)
+    assert classifier.version == report.version
+    assert {path.name for path in out.iterdir()} == {MODEL_FILE, TOKENIZER_FILE, MANIFEST_FILE}
+    assert [path.name for path in out.parent.iterdir()] == ["model"]
+    assert report.holdout is not None
+    assert report.holdout["accuracy"] > 0.9
+    assert classifier.classify(["call_api the server meeting"])[0].label == "call_api"
+
+
+def test_the_report_is_json_and_matches_the_manifest(trained) -> None:
+    out, report = trained
+    manifest = orjson.loads((out / MANIFEST_FILE).read_bytes())
+    told = orjson.loads(orjson.dumps(report.to_dict()))
+    assert told["out"] == str(out)
+    assert told["seconds"] > 0
+    assert (manifest["version"], manifest["threshold"]) == (told["version"], told["threshold"])
+    assert manifest["parity"] == told["parity"]
+    assert manifest["metrics"]["holdout"]["accuracy"] == told["holdout"]["accuracy"]
+    assert set(manifest["data"]) == {"train", "validation", "holdout"}
+    assert manifest["recipe"]["seed"] == 0
+
+
+def test_an_existing_directory_is_kept_unless_told(trained, base) -> None:
+    out, report = trained
+    with pytest.raises(InvalidInput, match="exists already"):
+        train(EXAMPLES, out, base=base, recipe=RECIPE)
+    again = train(EXAMPLES, out, base=base, recipe=RECIPE, epochs=2, seed=1, overwrite=True, progress=False)
+    assert again.version != report.version
+    assert Classifier.load(out).version == again.version
+
+
+def test_what_is_no_model_directory_is_never_overwritten(tmp_path, base) -> None:
+    (tmp_path / "precious.txt").write_text("mine")
+    with pytest.raises(InvalidInput, match="not a model directory"):
+        train(EXAMPLES, tmp_path, base=base, recipe=RECIPE, overwrite=True)
+    assert (tmp_path / "precious.txt").read_text() == "mine"
+
+
+def test_a_base_that_is_none_is_named_and_leaves_nothing(tmp_path) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with pytest.raises(TrainingError, match="empty: no BERT model"):
+        train(EXAMPLES, tmp_path / "model", base=empty, recipe=RECIPE)
+    assert [path.name for path in tmp_path.iterdir()] == ["empty"]
+
+
+def test_progress_is_drawn_when_asked(tmp_path, base, capsys, monkeypatch) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: False, raising=False)
+    train(EXAMPLES, tmp_path / "quiet", base=base, recipe=RECIPE, epochs=1)
+    assert capsys.readouterr() == ("", "")
+    train(EXAMPLES, tmp_path / "shown", base=base, recipe=RECIPE, epochs=1, progress=True)
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err != ""
