@@ -66,7 +66,7 @@ class Door:
         self._now = now
 
     async def accept(self, requests: Sequence[Request], *, principal: str) -> list[Accepted | Conflict]:
-        """Accept ``requests`` for ``principal``; one outcome for each, in order. A conflict does not hold up the others.
+        """Accept ``requests`` for ``principal``; one outcome for each, in order. A conflict holds up no other.
 
         When this returns, what is :class:`Accepted` is durable. If the process dies earlier, a request is either not
         in the register, or the sweeper brings it onto its queue.

@@ -52,7 +52,6 @@ def to_request(item: Item, *, tenant: str = "default") -> Request:
 
     Raises:
         InvalidInput: names the field and the mend.
-
     """
     if isinstance(item, Request):
         return item
@@ -108,7 +107,6 @@ class AsyncProducer:
             InvalidInput: names the field and the mend.
             Conflict: the id is in use for a request with another body.
             StoreError: it may or may not have been accepted; submitting it again under the same id is safe.
-
         """
         [outcome] = await self.accept([to_request({"text": text, **fields}, tenant=self._tenant)])
         if isinstance(outcome, Conflict):
@@ -120,7 +118,6 @@ class AsyncProducer:
 
         Raises:
             PartlyRefused: some were not valid or in conflict; it names them, and all others are accepted.
-
         """
         ids: list[str] = []
         errors: list[tuple[int, InvalidInput]] = []
@@ -152,7 +149,6 @@ class AsyncProducer:
         Raises:
             ResultTimeout: the request is not done yet.
             NotFound: there is no such request.
-
         """
         async for result in self.results([request_id], timeout, tenant=tenant):
             return result
@@ -170,7 +166,6 @@ class AsyncProducer:
         Raises:
             ResultTimeout: names how many are not done yet.
             NotFound: names an id that was never submitted.
-
         """
         async for result in self.follow([(tenant or self._tenant, request_id) for request_id in ids], timeout):
             yield result

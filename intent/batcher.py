@@ -65,7 +65,6 @@ class Batcher(Generic[I, O]):
 
         Raises:
             InvalidInput: a bound is below 1.
-
         """
         if max_batch < 1 or max_batch_tokens < 1:
             raise InvalidInput(
@@ -92,7 +91,6 @@ class Batcher(Generic[I, O]):
         Raises:
             NotReady: the batcher is closed.
             Exception: whatever the function raised for this item.
-
         """
         if self._closed:
             raise NotReady("the batcher is closed: make another one")

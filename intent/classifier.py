@@ -53,7 +53,6 @@ class Classifier:
             NotReady: ONNX Runtime is not installed, or the model's files are not there.
             IntegrityError: a file is not the one that the manifest vouches for.
             InvalidInput: ``threads`` is below 1.
-
         """
         if threads < 1:
             raise InvalidInput(f"threads: must be at least 1, is {threads}")
@@ -92,7 +91,6 @@ class Classifier:
 
         Raises:
             InvalidInput: a text is not valid Unicode, or the threshold is not within 0..1.
-
         """
         floor = self.threshold if threshold is None else threshold
         if not 0 <= floor <= 1:
@@ -110,7 +108,6 @@ class Classifier:
 
         Raises:
             InvalidInput: there are no texts, or one is not valid Unicode.
-
         """
         if not texts:
             raise InvalidInput("texts: must not be empty")
@@ -123,7 +120,6 @@ class Classifier:
 
         Raises:
             InvalidInput: a text is not valid Unicode.
-
         """
         return [len(self._encoder.ids(text)) for text in texts]
 

@@ -30,7 +30,6 @@ class Encoder:
         Raises:
             NotReady: the ``tokenizers`` package is not installed.
             IntegrityError: the bytes are not a tokeniser.
-
         """
         try:
             from tokenizers import Tokenizer
@@ -50,7 +49,6 @@ class Encoder:
 
         Raises:
             InvalidInput: ``text`` is not a string of valid Unicode.
-
         """
         try:
             ids: list[int] = self._tokenizer.encode(self._clip(text)).ids

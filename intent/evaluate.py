@@ -62,7 +62,6 @@ def evaluate(
 
     Raises:
         InvalidInput: there are no examples, ``batch`` is below 1, or the threshold is not within 0..1.
-
     """
     if not examples:
         raise InvalidInput("examples: there are none to evaluate on")

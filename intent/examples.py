@@ -57,7 +57,6 @@ def read_examples(path: Path) -> list[Example]:
     Raises:
         InvalidInput: names the file, the line and the field; also when a text has two different labels, when
             there is no line at all, and when the file cannot be read.
-
     """
     try:
         lines = path.read_bytes().splitlines()

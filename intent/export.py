@@ -68,7 +68,6 @@ def check_target(out: Path, *, overwrite: bool) -> None:
 
     Raises:
         InvalidInput: something is there already and ``overwrite`` is not set, or it is no model directory.
-
     """
     if not out.exists():
         return
@@ -84,7 +83,6 @@ def staged(out: Path, *, overwrite: bool) -> Iterator[Path]:
 
     Raises:
         InvalidInput: as :func:`check_target`.
-
     """
     check_target(out, overwrite=overwrite)
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -53,7 +53,6 @@ def fit(
 
     Raises:
         TrainingError: the loss is no longer a number.
-
     """
     shuffler = random.Random(seed)  # noqa: S311  (an order, not a secret)
     steps = -(-len(examples) // recipe.batch)

@@ -83,7 +83,6 @@ def read_model(model_dir: Path) -> tuple[Manifest, bytes, bytes]:
     Raises:
         NotReady: a file is missing or cannot be read.
         IntegrityError: the manifest is malformed, or a file is not the one it vouches for.
-
     """
     manifest = _parse(model_dir, _read(model_dir, MANIFEST_FILE))
     expected = content_digest(

@@ -49,7 +49,6 @@ def load_base(base: Path, labels: int, dropout: float) -> tuple[IntentNetwork, b
 
     Raises:
         TrainingError: there is no BERT model with a fast tokeniser in ``base``.
-
     """
     transformers_logging.disable_progress_bar()
     try:

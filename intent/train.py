@@ -69,7 +69,6 @@ def train(
         NotReady: the packages that training needs are not installed.
         TrainingError: the base cannot be used, the training diverged, or the exported model differs
             from the network.
-
     """
     started = time.monotonic()
     chosen = recipe or Recipe()

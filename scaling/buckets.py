@@ -26,7 +26,6 @@ def ensure(settings: Settings, endpoint: str, *, access_key: str, secret_key: st
 
     Raises:
         StoreError: a bucket can not be made, or the audit bucket is there without Object Lock.
-
     """
     import boto3
     from botocore.config import Config

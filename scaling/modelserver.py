@@ -45,7 +45,6 @@ def model_path() -> Path:
 
     Raises:
         NotReady: they are not installed.
-
     """
     path = _find_weights()
     if path is None:
@@ -102,7 +101,6 @@ def serve(port: int, port_file: Path | None) -> None:
 
     Raises:
         NotReady: the key, the package or the weights are missing, or the port is taken.
-
     """
     key = os.environ.get(KEY_ENV, "")
     if len(key) < _LEAST_KEY:

@@ -85,8 +85,16 @@ class Stack:
 
         Raises:
             NotReady: a package is missing, or a server does not start; the message names its log.
-
         """
+        environment = self.start_servers(tell)
+        self._write_environment(environment)
+        for name, command in ((SCHEDULER, ("sweep", "--every")), (AUTOSCALER, ("autoscale",))):
+            self._ensure(name, partial(_sluice, *command), env=environment)
+            tell(f"{name} runs")
+        return environment
+
+    def start_servers(self, tell: Callable[[str], None], *, model: bool = True) -> dict[str, str]:
+        """Start the servers alone; ``model`` tells whether the language model is wanted. See :meth:`up`."""
         redis_binary, s3_binary = redis_server(), s3_server()
         self.folder.mkdir(parents=True, exist_ok=True)
         self.folder.chmod(0o700)
@@ -95,7 +103,7 @@ class Stack:
             REDIS: self._ensure(REDIS, lambda: self._redis_command(redis_binary, plan)),
             S3: self._ensure(S3, lambda: self._s3_command(s3_binary, plan)),
         }
-        has_model = modelserver.available()
+        has_model = model and modelserver.available()
         if has_model:
             key = {"SLUICE_EMBEDDED_MODEL_KEY": plan.model_key}
             started[MODEL] = self._ensure(MODEL, lambda: self._model_command(plan), env=key)
@@ -110,10 +118,6 @@ class Stack:
             tell(f"{MODEL} on {plan.model_url}")
         else:
             tell(f"{MODEL} not installed: the extractive responder answers")
-        self._write_environment(environment)
-        for name, command in ((SCHEDULER, ("sweep", "--every")), (AUTOSCALER, ("autoscale",))):
-            self._ensure(name, partial(_sluice, *command), env=environment)
-            tell(f"{name} runs")
         return environment
 
     def down(self, *, purge: bool, tell: Callable[[str], None]) -> list[str]:

@@ -74,7 +74,6 @@ class Finisher:
 
         Raises:
             LeaseLost: the session went on without this attempt; what it did is discarded and must be done again.
-
         """
         self.passed("begin")
         await self._audit.commit([*outcome.events, written(outcome)])

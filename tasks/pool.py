@@ -48,7 +48,7 @@ class Handler(Protocol):
 
 
 class LoopPool(BasePool):
-    """See the module. The app's configuration carries the :class:`Handler` as ``sluice_handler``, and ``sluice_grace_seconds``."""
+    """See the module. The app's configuration holds the :class:`Handler` and ``sluice_grace_seconds``."""
 
     signal_safe = False
     body_can_be_buffer = True

@@ -333,7 +333,6 @@ def load(path: Path | None = None) -> Settings:
 
     Raises:
         SettingsError: names the file and every key that is wrong.
-
     """
     adopt_embedded_stack()
     named = path or (Path(os.environ["SLUICE_CONFIG"]) if os.environ.get("SLUICE_CONFIG") else None)

@@ -99,7 +99,7 @@ async def _redis(settings: Settings) -> Finding:
             return Finding("redis", "error", str(error), "`sluice up`, or set SLUICE_REDIS_URL")
     keeps = answer.get("appendonly") == "yes" and answer.get("appendfsync") == "always"
     evicts = answer.get("maxmemory-policy", "noeviction") != "noeviction"
-    detail = ", ".join(f"{name} {value}" for name, value in sorted(answer.items()) if "filename" not in name)
+    detail = ", ".join(f"{name} {value}" for name, value in sorted(answer.items()) if "filename" not in str(name))
     if keeps and not evicts:
         return Finding("redis", "ok", detail)
     mend = (

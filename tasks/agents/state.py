@@ -17,7 +17,6 @@ def messages_of(state: dict[str, Any]) -> list[Message]:
 
     Raises:
         InvalidInput: it is not the saved state of an assistant.
-
     """
     context = state.get("llm_context")
     messages = context.get("messages") if isinstance(context, dict) else None

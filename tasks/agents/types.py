@@ -74,7 +74,6 @@ class AgentRunner(Protocol):
             ModelRefused: the model's endpoint refuses. Trying again does not help.
             SettingsError: the agent names a tool that does not exist.
             InvalidInput: ``session_state`` is not the state of a session.
-
         """
         ...
 

@@ -61,7 +61,6 @@ def parse_strict(model: type[M], data: bytes | str | dict[str, Any]) -> M:
 
     Raises:
         InvalidInput: the message names every field that is wrong.
-
     """
     try:
         raw = orjson.dumps(data) if isinstance(data, dict) else data
@@ -79,7 +78,6 @@ def parse_versioned(model: type[M], data: bytes | str | dict[str, Any]) -> M:
     Raises:
         NewerSchema: the major version is newer than this code's.
         MalformedMessage: it is not such a record at all.
-
     """
     try:
         raw = data if isinstance(data, dict) else orjson.loads(data)

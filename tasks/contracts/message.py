@@ -67,7 +67,6 @@ def decode_body(body: Body) -> bytes:
 
     Raises:
         MalformedMessage: it does not decode, or is larger than :data:`MAX_BODY_BYTES` once unpacked.
-
     """
     if body.encoding == "json":
         return body.data.encode()

@@ -97,7 +97,6 @@ class Register(Protocol):
 
         Raises:
             LeaseLost: another attempt has the lease.
-
         """
 
     async def postpone(self, ref: str, holder: str, *, due: float, counted: bool) -> None:
@@ -105,7 +104,6 @@ class Register(Protocol):
 
         Raises:
             LeaseLost: another attempt has the lease.
-
         """
 
     async def clear(self, ref: str, *, revision: int, digest: str, now: float, remember: int) -> str | None:

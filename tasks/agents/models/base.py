@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 from autogen_core.models import (
     AssistantMessage,
@@ -84,7 +84,7 @@ class ModelClient(ChatCompletionClient):
 def schemas(tools: Sequence[Tool | ToolSchema]) -> list[ToolSchema]:
     """Return the schemas of ``tools``."""
     # A schema is a dict; asking whether it is a Tool, a protocol, takes longer than a whole extractive answer.
-    return [cast("ToolSchema", tool) if isinstance(tool, dict) else cast("Tool", tool).schema for tool in tools]
+    return [tool if isinstance(tool, dict) else tool.schema for tool in tools]
 
 
 def to_chat(messages: Sequence[LLMMessage]) -> list[ChatMessage]:

@@ -17,8 +17,16 @@ NO_TOOL: Final = "none"
 CHOICE_TOKENS: Final = 96
 """What a choice may be long: the name and a short argument."""
 _ASKED_TOKENS: Final = 200
-_DESCRIPTION: Final = 160
+_DESCRIPTION: Final = 240
 _ANSWER_NOW: Final = "Answer the request with these results, in one or two sentences."
+
+
+def choosable(tools: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return the tools that are left to a model's choice: not those that take a URL.
+
+    Where the text holds a URL, it was proposed already; any other would be the model's invention.
+    """
+    return [tool for tool in tools if "url" not in tool.get("parameters", {}).get("required", ())]
 
 
 def choice_messages(asked: str, tools: Sequence[Mapping[str, Any]]) -> list[ChatMessage]:
@@ -69,6 +77,19 @@ def as_text(messages: Sequence[ChatMessage]) -> list[ChatMessage]:
     if messages and messages[-1]["role"] == "tool":
         _say(told, _ANSWER_NOW)
     return told
+
+
+def results_first(messages: Sequence[ChatMessage], answer: str) -> str:
+    """Return ``answer`` behind the newest tool results, word for word; alone where the last message is none.
+
+    A model that is too small for tool calls is also too small to copy three rows of numbers without a mistake.
+    """
+    results: list[str] = []
+    for message in reversed(messages):
+        if message["role"] != "tool":
+            break
+        results.insert(0, tell_result(message["name"], message["content"]))
+    return "\n\n".join([*results, answer]) if results else answer
 
 
 def whole_sentences(text: str) -> str:

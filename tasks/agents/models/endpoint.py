@@ -69,7 +69,6 @@ class Endpoint:
         Raises:
             ModelRefused: the endpoint refuses this request or this key.
             ModelError: it could not be reached or failed, also after a few more tries.
-
         """
         response = await self._send(payload, stream=False)
         try:
@@ -85,7 +84,6 @@ class Endpoint:
 
         Raises:
             ModelRefused, ModelError: as for :meth:`post`.
-
         """
         response = await self._send(payload | {"stream": True}, stream=True)
         try:

@@ -50,7 +50,6 @@ class ExtractiveClient(ModelClient):
 
         Raises:
             ModelRefused: the answer should have a schema, which takes a model to fill.
-
         """
         if isinstance(json_output, type):
             raise ModelRefused("the extractive responder cannot fill a schema; configure a language model")

@@ -70,7 +70,6 @@ class OpenAIClient(ModelClient):
         Raises:
             ModelRefused: the endpoint refuses, or its content filter withheld the answer.
             ModelError: the endpoint failed, or the answer is none.
-
         """
         chat, offered = to_chat(messages), schemas(tools)
         chosen = await _linked(self._choose(chat, offered, tool_choice), cancellation_token)
@@ -79,6 +78,8 @@ class OpenAIClient(ModelClient):
         payload = self._payload(chat, offered, tool_choice, json_output, extra_create_args)
         answer = await _linked(self._endpoint.post(payload), cancellation_token)
         result = self._result(_choice(answer), answer.get("usage"))
+        if not self._native and isinstance(result.content, str):
+            result.content = emulate.results_first(chat, result.content)
         result.usage = _sum(result.usage, chosen.usage)
         return result
 
@@ -100,6 +101,9 @@ class OpenAIClient(ModelClient):
             return
         payload = self._payload(chat, offered, tool_choice, json_output, extra_create_args)
         whole, usage = _Whole(), None
+        facts = "" if self._native else emulate.results_first(chat, "")
+        if facts:
+            yield facts
         async for event in self._endpoint.stream(payload | {"stream_options": {"include_usage": True}}):
             usage = event.get("usage") or usage
             piece = whole.add(event)
@@ -108,6 +112,8 @@ class OpenAIClient(ModelClient):
             if cancellation_token is not None and cancellation_token.is_cancelled():
                 raise asyncio.CancelledError
         result = self._result(whole.choice(), usage)
+        if facts:
+            result.content = facts + str(result.content)
         result.usage = _sum(result.usage, chosen.usage)
         yield result
 
@@ -143,18 +149,21 @@ class OpenAIClient(ModelClient):
         proposal = propose(asked, tools)
         if proposal:
             return _call(proposal, RequestUsage(0, 0))
+        choosable = emulate.choosable(tools)
+        if not choosable:
+            return _call(None, RequestUsage(0, 0))
         answer = await self._endpoint.post(
             {
                 "model": self._endpoint.model,
-                "messages": emulate.choice_messages(asked, tools),
+                "messages": emulate.choice_messages(asked, choosable),
                 "temperature": 0,
                 "max_tokens": emulate.CHOICE_TOKENS,
-                "response_format": emulate.choice_format(tools),
+                "response_format": emulate.choice_format(choosable),
             }
         )
         usage = self._spent(_usage(answer.get("usage")))
         text = _choice(answer).get("message", {}).get("content") or ""
-        return _call(emulate.read_choice(text, tools), usage)
+        return _call(emulate.read_choice(text, choosable), usage)
 
     def _result(self, choice: Payload, usage: Payload | None) -> CreateResult:
         message = choice.get("message") or {}

@@ -74,7 +74,6 @@ class ApiCaller(Tool[ApiArguments]):
 
         Raises:
             ToolError: the method, host or address is not allowed, or there was no answer in time.
-
         """
         method = arguments.method.upper()
         if method not in self._methods:

@@ -59,7 +59,6 @@ class Allowlist:
 
         Raises:
             ToolError: it must not be called; the message says why.
-
         """
         parts = _split(url)
         host, port = _host(parts), _port(parts)

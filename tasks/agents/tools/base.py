@@ -44,7 +44,6 @@ class Tool(ABC, Generic[A]):
 
         Raises:
             ToolError: it could not be done. The agent reads the message.
-
         """
 
     @cached_property

@@ -49,7 +49,6 @@ class ToolRegistry:
 
         Raises:
             SettingsError: it names a tool that does not exist.
-
         """
         self.check(agent)
         return tuple(self._tool(name) for name in dict.fromkeys(agent.tools))

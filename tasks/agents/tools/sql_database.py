@@ -73,7 +73,6 @@ class Database:
 
         Raises:
             ToolError: the database cannot be opened.
-
         """
         connection = self._open()
         connection.set_authorizer(_authorise)
@@ -99,7 +98,6 @@ class Database:
 
         Raises:
             ToolError: it does not run, takes too long, or does more than read.
-
         """
         ends = time.monotonic() + self._timeout
         connection.set_progress_handler(lambda: time.monotonic() > ends, _STEPS_BETWEEN_LOOKS)
@@ -121,7 +119,6 @@ class Database:
 
         Raises:
             SettingsError: the file is not a SQLite database that can be read.
-
         """
         try:
             # Without the authoriser: it refuses pragmas, in which SQLite keeps the names of columns.

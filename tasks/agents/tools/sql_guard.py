@@ -173,7 +173,6 @@ def to_sqlite(statement: Statement) -> str:
 
     Raises:
         ValueError: the statement is not allowed, or has no form that SQLite can read.
-
     """
     if not statement.allowed:
         raise ValueError("only an allowed statement can be run")

@@ -66,7 +66,6 @@ class SqlParser(Tool[SqlArguments]):
 
         Raises:
             ToolError: the statement is refused, is wrong, or takes too long.
-
         """
         connection = await asyncio.to_thread(self._database.connect)
         work = asyncio.ensure_future(asyncio.to_thread(self._work, connection, arguments))

