@@ -24,7 +24,7 @@ class Recipe(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    epochs: Count = 12
+    epochs: Count = 8
     batch: Count = 32
     encoder_rate: Rate = 2e-4
     head_rate: Rate = 2e-3

@@ -255,6 +255,7 @@ class Hop:
         queue = keys.queue(pool, message.priority)
         handover = Handover(Stage.WORK, queue, message.to_json())
         due = now + self.deps.settings.leases.unpublished_seconds
+        self.deps.heartbeat.release(attempt.id)
         generation = await self.deps.register.advance(attempt.ref, attempt.id, handover, due=due)
         self.deps.finisher.passed("advance")
         try:

@@ -24,6 +24,7 @@ class _Hold:
     holder: str
     tag: str
     task: asyncio.Task[object]
+    released: bool = False
     lost: bool = False
 
 
@@ -50,7 +51,7 @@ class Heartbeat:
 
     @contextlib.asynccontextmanager
     async def holding(self, ref: str, holder: str, tag: str) -> AsyncIterator[None]:
-        """Keep the lease alive inside the block; cancel the block and raise :class:`LeaseLost` when it is lost."""
+        """Keep the lease alive inside the block; cancel the block and raise :class:`LeaseLost` if another takes it."""
         task = asyncio.current_task()
         if task is None:
             raise LeaseLost("a lease is held by a task")
@@ -65,6 +66,11 @@ class Heartbeat:
         finally:
             del self._holds[holder]
 
+    def release(self, holder: str) -> None:
+        """Stop extending a lease that its attempt is about to give up: who takes it next does not take it away."""
+        if hold := self._holds.get(holder):
+            hold.released = True
+
     async def run(self) -> None:
         """Beat until cancelled. A store that fails is tried again at the next beat; leases outlast two."""
         while True:
@@ -76,14 +82,14 @@ class Heartbeat:
 
     async def beat(self) -> None:
         """Extend everything once."""
-        holds = list(self._holds.values())
+        holds = [hold for hold in self._holds.values() if not hold.released]
         now = self._now().timestamp()
         if holds:
             kept = await self._register.extend(
                 [(hold.ref, hold.holder) for hold in holds], now=now, lease=self._settings.lease_seconds
             )
             for hold, ok in zip(holds, kept, strict=True):
-                if not ok and hold.holder in self._holds:
+                if not ok and hold.holder in self._holds and not hold.released:
                     hold.lost = True
                     hold.task.cancel()
             await self._broker.touch(self._pool, [hold.tag for hold in holds], now=now)

@@ -112,12 +112,12 @@ class RedisBroker:
 
     async def depths(self, pools: Sequence[str]) -> dict[str, Depth]:
         """See the port."""
-        pipe = self._redis.pipeline(transaction=False)
-        for pool in pools:
-            for name in keys.queues(pool):
-                pipe.llen(name)
-            pipe.hlen(keys.unacked(pool))
-        sizes = await _guard(pipe.execute())
+        async with self._redis.pipeline(transaction=False) as pipe:
+            for pool in pools:
+                for name in keys.queues(pool):
+                    pipe.llen(name)
+                pipe.hlen(keys.unacked(pool))
+            sizes = await _guard(pipe.execute())
         return {
             pool: Depth(waiting=sizes[3 * i] + sizes[3 * i + 1], running=sizes[3 * i + 2])
             for i, pool in enumerate(pools)

@@ -34,29 +34,29 @@ class RedisRegister:
 
     async def open(self, rows: Sequence[Row], *, due: float) -> list[Opened]:
         """See the port."""
-        pipe = self._redis.pipeline(transaction=False)
-        for row in rows:
-            ref = keys.ref(row.tenant, row.id)
-            line = keys.session_line(row.tenant, row.session) if row.session else ""
-            deadline = "" if row.deadline is None else repr(row.deadline)
-            fields = [part for pair in to_hash(row, line).items() for part in pair]
-            await self._open(
-                keys=[keys.row(ref), keys.done(ref), keys.UNPUBLISHED, keys.DEADLINES],
-                args=[ref, row.digest, due, deadline, line, *fields],
-                client=pipe,
-            )
-        return [Opened(_text(answer)) for answer in await _guard(pipe.execute())]
+        async with self._redis.pipeline(transaction=False) as pipe:
+            for row in rows:
+                ref = keys.ref(row.tenant, row.id)
+                line = keys.session_line(row.tenant, row.session) if row.session else ""
+                deadline = "" if row.deadline is None else repr(row.deadline)
+                fields = [part for pair in to_hash(row, line).items() for part in pair]
+                await self._open(
+                    keys=[keys.row(ref), keys.done(ref), keys.UNPUBLISHED, keys.DEADLINES],
+                    args=[ref, row.digest, due, deadline, line, *fields],
+                    client=pipe,
+                )
+            return [Opened(_text(answer)) for answer in await _guard(pipe.execute())]
 
     async def published(self, marks: Sequence[tuple[str, str, int]], *, now: float) -> None:
         """See the port."""
-        pipe = self._redis.pipeline(transaction=False)
-        for ref, queue, generation in marks:
-            await self._published(
-                keys=[keys.row(ref), keys.UNPUBLISHED, keys.queued(queue)],
-                args=[ref, queue, generation, repr(now)],
-                client=pipe,
-            )
-        await _guard(pipe.execute())
+        async with self._redis.pipeline(transaction=False) as pipe:
+            for ref, queue, generation in marks:
+                await self._published(
+                    keys=[keys.row(ref), keys.UNPUBLISHED, keys.queued(queue)],
+                    args=[ref, queue, generation, repr(now)],
+                    client=pipe,
+                )
+            await _guard(pipe.execute())
 
     async def begin(
         self,
@@ -81,10 +81,11 @@ class RedisRegister:
 
     async def extend(self, leases: Sequence[tuple[str, str]], *, now: float, lease: float) -> list[bool]:
         """See the port."""
-        pipe = self._redis.pipeline(transaction=False)
-        for ref, holder in leases:
-            await self._extend(keys=[keys.row(ref), keys.LEASES], args=[ref, holder, repr(now + lease)], client=pipe)
-        return [bool(kept) for kept in await _guard(pipe.execute())]
+        async with self._redis.pipeline(transaction=False) as pipe:
+            for ref, holder in leases:
+                args = [ref, holder, repr(now + lease)]
+                await self._extend(keys=[keys.row(ref), keys.LEASES], args=args, client=pipe)
+            return [bool(kept) for kept in await _guard(pipe.execute())]
 
     async def advance(self, ref: str, holder: str, handover: Handover, *, due: float) -> int:
         """See the port."""
@@ -136,10 +137,10 @@ class RedisRegister:
 
     async def are_open(self, refs: Sequence[str]) -> list[bool]:
         """See the port."""
-        pipe = self._redis.pipeline(transaction=False)
-        for ref in refs:
-            pipe.exists(keys.row(ref))
-        return [bool(found) for found in await _guard(pipe.execute())]
+        async with self._redis.pipeline(transaction=False) as pipe:
+            for ref in refs:
+                pipe.exists(keys.row(ref))
+            return [bool(found) for found in await _guard(pipe.execute())]
 
     async def unpublished(self, *, now: float, limit: int) -> list[str]:
         """See the port."""
@@ -171,10 +172,10 @@ class RedisRegister:
 
     async def counts(self) -> dict[str, int]:
         """See the port."""
-        pipe = self._redis.pipeline(transaction=False)
-        pipe.zcard(keys.LEASES)
-        pipe.zcard(keys.UNPUBLISHED)
-        leased, delayed = await _guard(pipe.execute())
+        async with self._redis.pipeline(transaction=False) as pipe:
+            pipe.zcard(keys.LEASES)
+            pipe.zcard(keys.UNPUBLISHED)
+            leased, delayed = await _guard(pipe.execute())
         return {"leased": int(leased), "delayed": int(delayed)}
 
     async def _older(self, key: str, than: float, limit: int) -> list[str]:

@@ -90,7 +90,7 @@ class Register(Protocol):
         """Take the lease for ``lease`` seconds, or say why not. Counts an attempt, of ``attempts`` at most."""
 
     async def extend(self, leases: Sequence[tuple[str, str]], *, now: float, lease: float) -> list[bool]:
-        """Extend each (ref, holder); tell for each whether the holder still had it."""
+        """Extend each (ref, holder) that still has its lease; tell for each that no other attempt has taken it."""
 
     async def advance(self, ref: str, holder: str, handover: Handover, *, due: float) -> int:
         """Move the request to its next queue and drop the lease; return the new generation.

@@ -74,7 +74,9 @@ return {{'started', attempts}}
 # KEYS row LEASES
 # ARGV ref holder lease-end
 EXTEND: Final = """
-if redis.call('HGET', KEYS[1], 'holder') ~= ARGV[2] then return 0 end
+local holder = redis.call('HGET', KEYS[1], 'holder')
+if not holder or holder == '' then return 1 end
+if holder ~= ARGV[2] then return 0 end
 redis.call('HSET', KEYS[1], 'lease_end', ARGV[3])
 redis.call('ZADD', KEYS[2], ARGV[3], ARGV[1])
 return 1
