@@ -89,10 +89,22 @@ def train(
     return report.model_copy(update={"out": out, "seconds": round(time.monotonic() - started, 1)})
 
 
-def _run(job: _Job, folder: Path, advance: Callable[[float, str], None]) -> TrainingReport:
+@dataclass(frozen=True, slots=True)
+class _Learnt:
+    """A trained network, its tokeniser, and its logits ``[n, labels]`` on the validation texts."""
+
+    network: Any
+    tokenizer: bytes
+    device: str
+    epochs: int
+    best_epoch: int
+    scores: NDArray[np.float64]
+    temperature: float
+
+
+def _learn(job: _Job, advance: Callable[[float, str], None]) -> _Learnt:
     import torch
 
-    from intent.export import export_graph, write_manifest
     from intent.fit import fit, logits, numbers
     from intent.network import load_base
 
@@ -111,20 +123,35 @@ def _run(job: _Job, folder: Path, advance: Callable[[float, str], None]) -> Trai
         seed=job.seed,
         advance=advance,
     )
-    advance(0, "exporting")
-    texts = [example.text for example in job.validation]
-    scores = logits(network, encoder, texts)
+    scores = logits(network, encoder, [example.text for example in job.validation])
     temperature = fit_temperature(scores, numbers(job.validation, LABELS))
-    export_graph(network, temperature, folder / MODEL_FILE)
-    (folder / TOKENIZER_FILE).write_bytes(tokenizer)
+    return _Learnt(network, tokenizer, device, done.epochs, done.best_epoch, scores, temperature)
+
+
+def _write(job: _Job, learnt: _Learnt, folder: Path) -> tuple[Manifest, dict[str, Any]]:
+    """Write the model's files, and return the manifest and how the graph compares with the network."""
+    import numpy as np
+
+    from intent.export import export_graph, write_manifest
+
+    export_graph(learnt.network, learnt.temperature, folder / MODEL_FILE)
+    (folder / TOKENIZER_FILE).write_bytes(learnt.tokenizer)
     # The threshold is chosen on the probabilities that will be served, which are the exported graph's.
-    write_manifest(folder, _manifest(job, folder, temperature, threshold=0.0))
-    served = _serve(Classifier.load(folder), texts)
-    parity = _parity(softmax(scores, temperature), served)
-    in_scope = numbers(job.validation, LABELS) != LABELS.index(Intent.OUT_OF_SCOPE)
+    write_manifest(folder, _manifest(job, folder, learnt.temperature, threshold=0.0))
+    served = _serve(Classifier.load(folder), [example.text for example in job.validation])
+    in_scope = np.array([example.intent is not Intent.OUT_OF_SCOPE for example in job.validation])
     threshold = choose_threshold(served.max(axis=1), in_scope, job.recipe.max_abstained)
-    manifest = _manifest(job, folder, temperature, threshold)
+    manifest = _manifest(job, folder, learnt.temperature, threshold)
     write_manifest(folder, manifest)
+    return manifest, _parity(softmax(learnt.scores, learnt.temperature), served)
+
+
+def _run(job: _Job, folder: Path, advance: Callable[[float, str], None]) -> TrainingReport:
+    from intent.export import write_manifest
+
+    learnt = _learn(job, advance)
+    advance(0, "exporting")
+    manifest, parity = _write(job, learnt, folder)
     classifier = Classifier.load(folder)
     validated = evaluate(classifier, job.validation).to_dict()
     held = evaluate(classifier, job.holdout).to_dict() if job.holdout else None
@@ -134,12 +161,12 @@ def _run(job: _Job, folder: Path, advance: Callable[[float, str], None]) -> Trai
         version=manifest.version,
         out=folder,
         base=manifest.base,
-        device=device,
+        device=learnt.device,
         examples=len(job.examples),
-        epochs=done.epochs,
-        best_epoch=done.best_epoch,
-        temperature=temperature,
-        threshold=threshold,
+        epochs=learnt.epochs,
+        best_epoch=learnt.best_epoch,
+        temperature=learnt.temperature,
+        threshold=manifest.threshold,
         validation=validated,
         holdout=held,
         parity=parity,

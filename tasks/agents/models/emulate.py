@@ -53,11 +53,8 @@ def read_choice(text: str, tools: Sequence[Mapping[str, Any]]) -> Proposal | Non
     if not isinstance(choice, dict) or not isinstance(choice.get("arguments"), dict):
         return None
     for tool in tools:
-        if tool["name"] == choice.get("tool"):
-            needed = tool.get("parameters", {}).get("required", ())
-            # A small model often leaves an argument empty where it has nothing to put there.
-            if all(choice["arguments"].get(name) not in {None, ""} for name in needed if _is_plain(choice, name)):
-                return tool["name"], choice["arguments"]
+        if tool["name"] == choice.get("tool") and _complete(choice["arguments"], tool.get("parameters", {})):
+            return tool["name"], choice["arguments"]
     return None
 
 
@@ -130,6 +127,11 @@ def _small(schema: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _is_plain(choice: Mapping[str, Any], name: str) -> bool:
-    value = choice["arguments"].get(name)
-    return value is None or isinstance(value, str)
+def _complete(arguments: Mapping[str, Any], parameters: Mapping[str, Any]) -> bool:
+    """Tell whether no required argument is missing; a small model leaves empty what it has nothing for."""
+    for name in parameters.get("required", ()):
+        text = parameters.get("properties", {}).get(name, {}).get("type") == "string"
+        value = arguments.get(name)
+        if value is None or value == "" or (text and not isinstance(value, str)):
+            return False
+    return True

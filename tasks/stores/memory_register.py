@@ -1,0 +1,239 @@
+"""The register in memory, for unit tests: step for step what :mod:`tasks.stores.scripts` does."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+from tasks import keys
+from tasks.contracts.row import Row, Stage
+from tasks.errors import LeaseLost
+from tasks.stores.register import Begun, Due, Handover, Opened, Verdict
+
+Index = dict[str, float]
+
+
+class MemoryRegister:
+    """See :class:`tasks.stores.register.Register`. ``forget`` plays the end of a tombstone's time."""
+
+    def __init__(self) -> None:
+        self.rows: dict[str, Row] = {}
+        self._done: dict[str, str] = {}
+        self._unpublished: Index = {}
+        self._leases: Index = {}
+        self._deadlines: Index = {}
+        self._queued: dict[str, Index] = defaultdict(dict)
+        self._lines: dict[tuple[str, str], list[str]] = defaultdict(list)
+
+    def forget(self, ref: str) -> None:
+        """Drop the tombstone of ``ref``."""
+        self._done.pop(ref, None)
+
+    async def open(self, rows: Sequence[Row], *, due: float) -> list[Opened]:
+        """See the port."""
+        return [self._open(row, due) for row in rows]
+
+    def _open(self, row: Row, due: float) -> Opened:
+        ref = keys.ref(row.tenant, row.id)
+        standing = self.rows.get(ref)
+        if standing:
+            return Opened.SAME if standing.digest == row.digest else Opened.CONFLICT
+        if ref in self._done:
+            return Opened.FINISHED if self._done[ref] == row.digest else Opened.CONFLICT
+        self.rows[ref] = row
+        self._unpublished[ref] = due
+        if row.deadline is not None:
+            self._deadlines[ref] = row.deadline
+        if row.session:
+            self._line(row).append(ref)
+        return Opened.CREATED
+
+    async def published(self, marks: Sequence[tuple[str, str, int]], *, now: float) -> None:
+        """See the port."""
+        for ref, queue, generation in marks:
+            row = self.rows.get(ref)
+            if row is None or (row.queue, row.generation) != (queue, generation) or row.published or row.holder:
+                continue
+            self._set(ref, published=True, recorded=True, queued_at=now)
+            self._unpublished.pop(ref, None)
+            self._queued[queue][ref] = now
+
+    async def begin(
+        self,
+        ref: str,
+        *,
+        stage: Stage,
+        revision: int,
+        digest: str,
+        holder: str,
+        now: float,
+        lease: float,
+        attempts: int,
+    ) -> Begun:
+        """See the port."""
+        row = self.rows.get(ref)
+        if row is None:
+            return Begun(Verdict.FINISHED if ref in self._done else Verdict.UNKNOWN)
+        if row.digest != digest:
+            return Begun(Verdict.MISMATCH)
+        if (row.stage, row.revision) != (stage, revision):
+            return Begun(Verdict.STALE)
+        if _is_live(row, now):
+            return Begun(Verdict.HELD)
+        self._queued[row.queue].pop(ref, None)
+        self._unpublished.pop(ref, None)
+        if stage is Stage.WORK and row.session and self._line(row)[:1] != [ref]:
+            self._set(ref, parked=True, published=False, holder="")
+            self._leases.pop(ref, None)
+            return Begun(Verdict.PARKED)
+        count = row.attempts + 1
+        self._set(
+            ref,
+            holder=holder,
+            lease_end=now + lease,
+            attempts=count,
+            published=True,
+            recorded=True,
+            parked=False,
+        )
+        self._leases[ref] = now + lease
+        return Begun(Verdict.EXHAUSTED if count > attempts else Verdict.STARTED, count)
+
+    async def extend(self, leases: Sequence[tuple[str, str]], *, now: float, lease: float) -> list[bool]:
+        """See the port."""
+        return [self._extend(ref, holder, now + lease) for ref, holder in leases]
+
+    def _extend(self, ref: str, holder: str, end: float) -> bool:
+        row = self.rows.get(ref)
+        if row is None or row.holder != holder:
+            return False
+        self._set(ref, lease_end=end)
+        self._leases[ref] = end
+        return True
+
+    async def advance(self, ref: str, holder: str, handover: Handover, *, due: float) -> int:
+        """See the port."""
+        row = self._held(ref, holder)
+        self._set(
+            ref,
+            holder="",
+            stage=handover.stage,
+            queue=handover.queue,
+            message=handover.message,
+            published=False,
+            attempts=0,
+            due=due,
+            generation=row.generation + 1,
+        )
+        self._leases.pop(ref, None)
+        self._unpublished[ref] = due
+        return row.generation + 1
+
+    async def postpone(self, ref: str, holder: str, *, due: float, counted: bool) -> None:
+        """See the port."""
+        row = self._held(ref, holder)
+        attempts = row.attempts if counted else row.attempts - 1
+        self._set(ref, holder="", published=False, due=due, attempts=attempts, generation=row.generation + 1)
+        self._leases.pop(ref, None)
+        self._unpublished[ref] = due
+
+    async def clear(self, ref: str, *, revision: int, digest: str, now: float, remember: int) -> str | None:
+        """See the port. Nothing is forgotten by itself: no clock runs here."""
+        row = self.rows.get(ref)
+        if row and row.revision != revision:
+            return None
+        self._done[ref] = digest
+        if row is None:
+            return None
+        del self.rows[ref]
+        for index in (self._leases, self._unpublished, self._deadlines, self._queued[row.queue]):
+            index.pop(ref, None)
+        return self._release(row, ref, now) if row.session else None
+
+    def _release(self, row: Row, ref: str, now: float) -> str | None:
+        line = self._line(row)
+        line[:] = [other for other in line if other != ref]
+        successor = self.rows.get(line[0]) if line else None
+        if successor is None or not successor.parked:
+            return None
+        self._set(line[0], parked=False, due=now, generation=successor.generation + 1)
+        self._unpublished[line[0]] = now
+        return line[0]
+
+    async def seize(self, ref: str, holder: str, *, now: float, lease: float) -> bool:
+        """See the port."""
+        row = self.rows.get(ref)
+        if row is None or _is_live(row, now):
+            return False
+        self._set(ref, holder=holder, lease_end=now + lease, parked=False)
+        self._queued[row.queue].pop(ref, None)
+        self._unpublished.pop(ref, None)
+        self._leases[ref] = now + lease
+        return True
+
+    async def get(self, ref: str) -> Row | None:
+        """See the port."""
+        return self.rows.get(ref)
+
+    async def are_open(self, refs: Sequence[str]) -> list[bool]:
+        """See the port."""
+        return [ref in self.rows for ref in refs]
+
+    async def unpublished(self, *, now: float, limit: int) -> list[str]:
+        """See the port."""
+        return _older(self._unpublished, now, limit)
+
+    async def lost(self, queue: str, *, before: float, limit: int) -> list[str]:
+        """See the port."""
+        return _older(self._queued[queue], before, limit)
+
+    async def lapsed(self, *, before: float, limit: int) -> list[str]:
+        """See the port."""
+        return _older(self._leases, before, limit)
+
+    async def overdue(self, *, now: float, limit: int) -> list[str]:
+        """See the port."""
+        return _older(self._deadlines, now, limit)
+
+    async def reclaim(self, ref: str, why: Due, *, before: float, due: float) -> Row | None:
+        """See the port."""
+        row = self.rows.get(ref)
+        if row is None:
+            self._leases.pop(ref, None)
+            self._unpublished.pop(ref, None)
+            return None
+        queued = self._queued[row.queue]
+        score = {Due.UNPUBLISHED: self._unpublished, Due.LOST: queued, Due.LAPSED: self._leases}[why].get(ref)
+        if score is None or score > before:
+            return None
+        self._leases.pop(ref, None)
+        queued.pop(ref, None)
+        self._unpublished[ref] = due
+        return self._set(ref, holder="", published=False, due=due, generation=row.generation + 1)
+
+    async def counts(self) -> dict[str, int]:
+        """See the port."""
+        return {"leased": len(self._leases), "delayed": len(self._unpublished)}
+
+    def _set(self, ref: str, **fields: Any) -> Row:
+        self.rows[ref] = self.rows[ref].model_copy(update=fields)
+        return self.rows[ref]
+
+    def _held(self, ref: str, holder: str) -> Row:
+        row = self.rows.get(ref)
+        if row is None or row.holder != holder:
+            raise LeaseLost(f"{ref}: another attempt holds the lease")
+        return row
+
+    def _line(self, row: Row) -> list[str]:
+        return self._lines[row.tenant, row.session]
+
+
+def _is_live(row: Row, now: float) -> bool:
+    return bool(row.holder) and row.lease_end > now
+
+
+def _older(index: Index, than: float, limit: int) -> list[str]:
+    found = sorted((score, ref) for ref, score in index.items() if score <= than)
+    return [ref for _, ref in found[:limit]]

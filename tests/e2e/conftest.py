@@ -1,0 +1,109 @@
+"""Real servers, and worker processes that a test may kill."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import redis
+
+from scaling.stack import Stack
+from tasks.settings import Settings, load
+
+HERE = Path(__file__).parent
+
+FAST = {
+    "SLUICE_DEFAULT_MODEL": "extractive",
+    "SLUICE_LEASES__HEARTBEAT_SECONDS": "0.5",
+    "SLUICE_LEASES__SWEEP_SECONDS": "0.3",
+    "SLUICE_LEASES__LOST_SECONDS": "1",
+    "SLUICE_LEASES__UNPUBLISHED_SECONDS": "2",
+    "SLUICE_QUEUE__VISIBILITY_SECONDS": "10",
+    "SLUICE_QUEUE__RETRY_SECONDS": "0.2",
+    "SLUICE_QUEUE__HAND_BACK_SECONDS": "0.3",
+    "SLUICE_AUDITING__FLUSH_SECONDS": "0.1",
+}
+
+
+@pytest.fixture(scope="session")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """A Redis-protocol and an S3 server on free ports, for all tests; their environment."""
+    stack = Stack(tmp_path_factory.mktemp("stack"), Settings())
+    try:
+        yield stack.start_servers(lambda line: None, model=False)
+    finally:
+        stack.down(purge=True, tell=lambda line: None)
+
+
+@pytest.fixture
+def settings(servers: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Settings:
+    """Settings for quick recovery on the real servers, with an empty Redis."""
+    config = tmp_path / "pipeline.yaml"
+    config.write_text("{}")
+    environment = {**servers, **FAST, "SLUICE_HOME": str(tmp_path / "home"), "SLUICE_CONFIG": str(config)}
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    redis.Redis.from_url(servers["SLUICE_REDIS_URL"]).flushall()
+    return load()
+
+
+class Fleet:
+    """Worker and sweeper processes of one test."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._started: list[subprocess.Popen[bytes]] = []
+
+    def start(self, *arguments: str, script: Path | None = None, **env: str) -> subprocess.Popen[bytes]:
+        """Start ``sluice ARGUMENTS``, or ``script ARGUMENTS``."""
+        command = [str(script)] if script else ["-m", "handlers.cli.main"]
+        log = (self._folder / f"{len(self._started)}-{arguments[-1].replace('/', '_')}.log").open("wb")
+        with log:
+            process = subprocess.Popen(
+                [sys.executable, *command, *arguments], stdout=log, stderr=log, env={**os.environ, **env}
+            )
+        self._started.append(process)
+        return process
+
+    def worker(self, pool: str, **env: str) -> subprocess.Popen[bytes]:
+        """Start a worker of ``pool``."""
+        return self.start("worker", "--pool", pool, **env)
+
+    def sweeper(self) -> subprocess.Popen[bytes]:
+        """Start a sweeper."""
+        return self.start("sweep", "--every")
+
+    def logs(self) -> str:
+        """Return everything that the processes wrote."""
+        return "\n".join(f"== {log.name}\n{log.read_text()}" for log in sorted(self._folder.glob("*.log")))
+
+    def stop(self) -> None:
+        """Kill what still runs."""
+        for process in self._started:
+            if process.poll() is None:
+                process.send_signal(signal.SIGKILL)
+            process.wait()
+
+
+@pytest.fixture
+def fleet(settings: Settings, tmp_path: Path) -> Iterator[Fleet]:
+    """Processes that are gone when the test is."""
+    made = Fleet(tmp_path)
+    try:
+        yield made
+    finally:
+        made.stop()
+
+
+def eventually(condition: Callable[[], bool], *, seconds: float = 30, what: str = "condition") -> None:
+    """Wait until ``condition`` holds."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"not within {seconds} s: {what}"
+        time.sleep(0.05)

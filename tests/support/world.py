@@ -1,0 +1,242 @@
+"""A whole pipeline in memory: stores that outlive a process, processes that can die, a clock that a test turns."""
+
+import asyncio
+import contextlib
+from collections import Counter
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any
+
+import orjson
+
+from handlers.door import Accepted, Door
+from tasks import keys
+from tasks.access.gate import OpenGate
+from tasks.access.redact import Redactor
+from tasks.agents.fake import FakeRunner
+from tasks.agents.types import AgentRunner
+from tasks.attempt import Deps, Disposition, Hop
+from tasks.audit import verify
+from tasks.audit.stream import AuditStream
+from tasks.contracts.audit import AuditRecord
+from tasks.contracts.request import Request, new_id
+from tasks.contracts.result import IntentInfo, Result
+from tasks.finish import Finisher
+from tasks.heartbeat import Heartbeat
+from tasks.route import Route
+from tasks.settings import Settings
+from tasks.stores.bodies import BodyStore
+from tasks.stores.broker import MemoryBroker
+from tasks.stores.memory_register import MemoryRegister
+from tasks.stores.objects import MemoryObjectStore
+from tasks.stores.results import ResultStore
+from tasks.stores.sessions import SessionStore
+from tasks.sweep import Sweeper
+from tasks.work import Work
+from tests.support import build
+
+RESPONDER = "agents.responder"
+HUMAN = "agents.human_escalation"
+
+
+class Died(BaseException):
+    """A process was killed. No ``except Exception`` can catch it, as none can catch SIGKILL."""
+
+
+class Clock:
+    """Stands until a test turns it."""
+
+    def __init__(self) -> None:
+        self.time = build.EPOCH
+
+    def __call__(self) -> datetime:
+        return self.time
+
+    @property
+    def seconds(self) -> float:
+        return self.time.timestamp()
+
+    def advance(self, seconds: float) -> None:
+        self.time += timedelta(seconds=seconds)
+
+
+class FlakyStore(MemoryObjectStore):
+    """Raises ``fail`` while it is set; counts writes; a test may ``await`` or hold up each of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fail: Exception | None = None
+        self.writes: list[str] = []
+        self.free = asyncio.Event()
+        self.free.set()
+
+    async def create(self, key: str, data: bytes) -> None:
+        self.writes.append(key)
+        await self.free.wait()
+        if self.fail:
+            raise self.fail
+        await super().create(key, data)
+
+
+class Steps:
+    """Remembers the steps that were passed, and dies at the one that ``die_at`` names."""
+
+    def __init__(self, die_at: str = "") -> None:
+        self.die_at = die_at
+        self.passed: list[str] = []
+
+    def __call__(self, step: str) -> None:
+        self.passed.append(step)
+        if step == self.die_at:
+            raise Died(step)
+
+
+async def classify(_text: str) -> IntentInfo:
+    """Take everything for a question."""
+    return build.intent()
+
+
+class World:
+    """Stores, a clock and settings; processes of every kind on top."""
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.settings = Settings()
+        self.register = MemoryRegister()
+        self.broker = MemoryBroker()
+        self.data = FlakyStore()
+        self.audit_store = FlakyStore()
+        self.results = ResultStore(self.data)
+        self.sessions = SessionStore(self.data)
+        self._streams: list[AuditStream] = []
+
+    def stream(self, name: str = "test") -> AuditStream:
+        """Return a new process's audit stream. It writes when it has to, never by time."""
+        redact = Redactor(self.settings.auditing.sensitive_fields).value
+        stream = AuditStream(f"{name}-{new_id()}", self.audit_store, redact=redact, now=self.clock, flush_seconds=3600)
+        self._streams.append(stream)
+        return stream
+
+    def finisher(self, audit: AuditStream, passed: Callable[[str], None] = lambda _: None) -> Finisher:
+        return Finisher(
+            audit=audit,
+            results=self.results,
+            sessions=self.sessions,
+            register=self.register,
+            broker=self.broker,
+            now=self.clock,
+            remember_seconds=self.settings.leases.remember_seconds,
+            passed=passed,
+        )
+
+    def heartbeat(self, pool: str = RESPONDER) -> Heartbeat:
+        async def beacon(_running: int) -> None:
+            return
+
+        return Heartbeat(
+            pool=pool,
+            register=self.register,
+            broker=self.broker,
+            settings=self.settings.leases,
+            now=self.clock,
+            beacon=beacon,
+        )
+
+    def deps(self, pool: str, passed: Callable[[str], None] = lambda _: None) -> Deps:
+        audit = self.stream(pool)
+        return Deps(
+            settings=self.settings,
+            worker=f"{pool}@test",
+            pool=pool,
+            gate=OpenGate(),
+            audit=audit,
+            register=self.register,
+            broker=self.broker,
+            bodies=BodyStore(self.data, inline_bytes=self.settings.queue.inline_bytes),
+            results=self.results,
+            sessions=self.sessions,
+            finisher=self.finisher(audit, passed),
+            heartbeat=self.heartbeat(pool),
+            now=self.clock,
+        )
+
+    def door(self) -> Door:
+        return Door(
+            self.settings,
+            name="test",
+            gate=OpenGate(),
+            audit=self.stream("door"),
+            register=self.register,
+            broker=self.broker,
+            bodies=BodyStore(self.data, inline_bytes=self.settings.queue.inline_bytes),
+            results=self.results,
+            now=self.clock,
+        )
+
+    def route(self, reads: Any = classify, *, passed: Callable[[str], None] = lambda _: None) -> Route:
+        return Route(self.deps(keys.INTENT_POOL, passed), reads)
+
+    def work(
+        self,
+        runner: AgentRunner | None = None,
+        *,
+        pool: str = RESPONDER,
+        passed: Callable[[str], None] = lambda _: None,
+    ) -> Work:
+        return Work(self.deps(pool, passed), runner or FakeRunner())
+
+    def sweeper(self, passed: Callable[[str], None] = lambda _: None) -> Sweeper:
+        audit = self.stream("sweeper")
+        return Sweeper(
+            self.settings,
+            register=self.register,
+            broker=self.broker,
+            audit=audit,
+            finisher=self.finisher(audit, passed),
+            now=self.clock,
+        )
+
+    async def accept(self, text: str = "What is a sluice?", **fields: Any) -> Request:
+        """Let a request in."""
+        asked = build.request(text, **fields)
+        [outcome] = await self.door().accept([asked], principal="alice")
+        assert isinstance(outcome, Accepted), outcome
+        return asked
+
+    async def routed(self, text: str = "What is a sluice?", **fields: Any) -> Request:
+        """Let a request in and route it, so that it waits for the responder."""
+        asked = await self.accept(text, **fields)
+        assert await self.deliver(self.route(), "requests") is Disposition.ACK
+        return asked
+
+    async def deliver(self, hop: Hop, queue: str) -> Disposition:
+        """Hand the next message of ``queue`` to ``hop``."""
+        return await hop.handle(orjson.loads(self.broker.take(queue).message), "tag")
+
+    async def sweep_until_published(self, queue: str) -> None:
+        """Turn the clock until the sweeper has put something on ``queue``."""
+        sweeper = self.sweeper()
+        for _ in range(30):
+            if self.broker.queues[queue]:
+                return
+            self.clock.advance(self.settings.leases.heartbeat_seconds)
+            await sweeper.run_once()
+        raise AssertionError(f"nothing came back to {queue}")
+
+    async def result(self, asked: Request) -> Result | None:
+        return await self.results.get(asked.tenant, asked.id)
+
+    async def records(self, asked: Request) -> list[AuditRecord]:
+        """Return the durable audit records of a request."""
+        return await verify.read(self.audit_store, request_id=asked.id)
+
+    async def actions(self, asked: Request) -> Counter[str]:
+        """Count the durable audit records of a request by action."""
+        return Counter(record.action.value for record in await self.records(asked))
+
+    async def close(self) -> None:
+        self.audit_store.fail = None
+        self.audit_store.free.set()
+        for stream in self._streams:
+            with contextlib.suppress(asyncio.CancelledError):
+                await stream.close()
