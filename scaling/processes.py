@@ -15,6 +15,7 @@ import orjson
 import psutil
 
 _POLL_SECONDS: Final = 0.05
+_KILL_SECONDS: Final = 5.0
 
 
 @dataclass(frozen=True)
@@ -105,13 +106,20 @@ class Processes:
         targets = list(processes)
         for spawned in targets:
             spawned.send(signal.SIGTERM)
-        end = time.monotonic() + grace
-        while any(spawned.is_alive() for spawned in targets) and time.monotonic() < end:
+        if not self._wait(targets, grace):
+            for spawned in targets:
+                spawned.send(signal.SIGKILL)
+            self._wait(targets, _KILL_SECONDS)
+        self.all()
+
+    def _wait(self, targets: Iterable[Spawned], seconds: float) -> bool:
+        end = time.monotonic() + seconds
+        while any(spawned.is_alive() for spawned in targets):
+            if time.monotonic() > end:
+                return False
             self._reap()
             time.sleep(_POLL_SECONDS)
-        for spawned in targets:
-            spawned.send(signal.SIGKILL)
-        self.all()
+        return True
 
     def _file(self, name: str) -> Path:
         return self._pids / f"{name}.json"

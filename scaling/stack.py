@@ -25,7 +25,7 @@ from scaling import buckets, modelserver
 from scaling.local import pool_of
 from scaling.processes import Processes, Spawned
 from tasks.errors import NotReady
-from tasks.settings import Settings, environment_file
+from tasks.settings import ENVIRONMENT_FILE, Settings
 
 log = structlog.get_logger()
 
@@ -79,6 +79,7 @@ class Stack:
         self.folder = folder.absolute()
         self.settings = settings
         self.processes = Processes(self.folder)
+        self._environment_file = self.folder / ENVIRONMENT_FILE
 
     def up(self, tell: Callable[[str], None]) -> dict[str, str]:
         """Start what does not run yet; return the environment that points at it. ``tell`` hears of progress.
@@ -140,7 +141,7 @@ class Stack:
                 tell(f"stopping {', '.join(spawned.name for spawned in targets)}")
             self.processes.stop(targets, grace=grace)
             stopped += [spawned.name for spawned in targets]
-        environment_file().unlink(missing_ok=True)
+        self._environment_file.unlink(missing_ok=True)
         if purge and self.folder.exists():
             shutil.rmtree(self.folder)
             tell(f"deleted {self.folder}")
@@ -245,7 +246,7 @@ class Stack:
 
     def _write_environment(self, environment: dict[str, str]) -> None:
         lines = "".join(f"{name}={value}\n" for name, value in environment.items())
-        _write_private(self.folder / environment_file().name, lines.encode())
+        _write_private(self._environment_file, lines.encode())
 
 
 def _sluice(*arguments: str) -> list[str]:

@@ -69,6 +69,7 @@ class Deps:
     finisher: Finisher
     heartbeat: Heartbeat
     now: Callable[[], datetime]
+    redact: Callable[[str], str]
 
 
 @dataclass(frozen=True)

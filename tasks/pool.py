@@ -167,5 +167,7 @@ def _payload(body: Any) -> dict[str, Any]:
 
 def _reject() -> ExceptionInfo:
     """Return how Celery's tracer reports that a message goes back to its queue."""
-    reject = Reject("handed back", requeue=True)
-    return ExceptionInfo((Reject, reject, None))
+    try:
+        raise Reject("handed back", requeue=True)  # noqa: TRY301  Celery reads the traceback of a raised one
+    except Reject:
+        return ExceptionInfo()

@@ -112,6 +112,7 @@ class WorkerRuntime:
             finisher=finisher,
             heartbeat=heartbeat,
             now=self._now,
+            redact=Redactor(self.settings.auditing.sensitive_fields).text,
         )
         self._hop = await self._make_hop(deps)
         beating = asyncio.create_task(heartbeat.run(), name="heartbeat")

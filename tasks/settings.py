@@ -19,6 +19,8 @@ from tasks.contracts.request import Intent
 from tasks.errors import InvalidInput, SettingsError
 
 DEFAULT_FILE: Final = "pipeline.yaml"
+ENVIRONMENT_FILE: Final = "env"
+"""In the stack's folder: where its servers are, as ``NAME=value`` lines, while it runs."""
 EMBEDDED: Final = "embedded"
 """The model name that means: the embedded small model where it runs, else the extractive responder."""
 
@@ -310,14 +312,9 @@ def home() -> Path:
     return Path(os.environ.get("SLUICE_HOME") or ".sluice")
 
 
-def environment_file() -> Path:
-    """Return the file in which a running embedded stack says where its servers are: ``NAME=value`` lines."""
-    return home() / "env"
-
-
 def adopt_embedded_stack() -> None:
     """Point this process at the embedded stack, unless ``SLUICE_REDIS_URL`` points it elsewhere already."""
-    file = environment_file()
+    file = home() / ENVIRONMENT_FILE
     if os.environ.get("SLUICE_REDIS_URL") or not file.is_file():
         return
     for line in file.read_text("utf-8").splitlines():

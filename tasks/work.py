@@ -144,7 +144,7 @@ class Work(Hop):
                 agent_ms=milliseconds,
             ),
             session_id=request.session_id,
-            steps=answer.steps,
+            steps=tuple(step.model_copy(update={"detail": self.deps.redact(step.detail)}) for step in answer.steps),
             request_digest=message.digest,
             attempt=attempt.id,
         )

@@ -9,6 +9,7 @@ import click
 
 from handlers.cli.common import json_option, print_json, print_table, run, settings_of
 from tasks import keys
+from tasks.errors import SluiceError
 from tasks.settings import Settings
 
 
@@ -97,4 +98,7 @@ def model_version(settings: Settings) -> str:
     """Return the version of the classifier that a worker would load now, without loading it."""
     from intent.manifest import default_dir, read_model
 
-    return read_model(settings.intent.model_dir or default_dir())[0].version
+    try:
+        return read_model(settings.intent.model_dir or default_dir())[0].version
+    except SluiceError as error:
+        return f"none: {error}"

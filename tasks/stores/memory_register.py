@@ -106,7 +106,9 @@ class MemoryRegister:
 
     def _extend(self, ref: str, holder: str, end: float) -> bool:
         row = self.rows.get(ref)
-        if row is None or row.holder != holder:
+        if row is None or not row.holder:
+            return True
+        if row.holder != holder:
             return False
         self._set(ref, lease_end=end)
         self._leases[ref] = end

@@ -67,9 +67,7 @@ def check(evidence: Evidence, count: int) -> None:
 
 
 @pytest.mark.parametrize(("pool", "step"), STEPS)
-async def test_one_result_after_a_crash(
-    settings: Settings, fleet: Fleet, tmp_path: Path, pool: str, step: str
-) -> None:
+async def test_one_result_after_a_crash(settings: Settings, fleet: Fleet, tmp_path: Path, pool: str, step: str) -> None:
     try:
         evidence = await crash_each(settings, fleet, tmp_path, pool, step, count=2)
     except Exception:

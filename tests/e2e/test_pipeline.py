@@ -147,9 +147,7 @@ async def test_a_worker_told_to_stop_finishes_what_it_runs_and_acknowledges_it(
     async with connect(settings) as stores, AsyncProducer(settings, tenant=tenant) as producer:
         fleet.worker(keys.INTENT_POOL)
         worker = fleet.worker(RESPONDER)
-        ids = await producer.submit_many(
-            {"text": f"What is {n}?", "intent": "answer_question"} for n in range(30)
-        )
+        ids = await producer.submit_many({"text": f"What is {n}?", "intent": "answer_question"} for n in range(30))
         async for _ in producer.results(ids[:1], 60):
             worker.send_signal(signal.SIGTERM)
         assert await asyncio.to_thread(worker.wait, 60) == 0
@@ -158,7 +156,9 @@ async def test_a_worker_told_to_stop_finishes_what_it_runs_and_acknowledges_it(
         fleet.worker(RESPONDER)
         assert len([result async for result in producer.results(ids, 60)]) == 30
     evidence = await gather(settings, tenant)
-    written = [record for records in evidence.records.values() for record in records if record.action == "result.written"]
+    written = [
+        record for records in evidence.records.values() for record in records if record.action == "result.written"
+    ]
     assert len(written) == 30, "a drained request ran twice"
 
 

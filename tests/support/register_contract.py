@@ -161,12 +161,18 @@ class RegisterContract:
     async def test_only_the_holder_extends(self, register: Register) -> None:
         row = await published(register, build.row("r1"))
         await begin(register, row)
-        kept = await register.extend(
-            [(ref(row), "h2"), (ref(row), "h1"), ("default/none", "h1")], now=NOW + 5, lease=LEASE
-        )
-        assert kept == [False, True, False]
+        assert await register.extend([(ref(row), "h2"), (ref(row), "h1")], now=NOW + 5, lease=LEASE) == [False, True]
         assert await register.lapsed(before=NOW + LEASE, limit=10) == []
         assert await register.lapsed(before=NOW + 5 + LEASE, limit=10) == [ref(row)]
+
+    async def test_extending_what_nobody_holds_takes_no_lease_and_is_no_loss(self, register: Register) -> None:
+        row = await published(register, build.row("r1"))
+        before = await register.get(ref(row))
+        kept = await register.extend([(ref(row), "h1"), ("default/none", "h1")], now=NOW, lease=LEASE)
+        assert kept == [True, True]
+        assert await register.get(ref(row)) == before
+        assert await register.get("default/none") is None
+        assert await register.counts() == {"leased": 0, "delayed": 0}
 
     async def test_advancing_opens_the_next_hop_with_fresh_attempts(self, register: Register) -> None:
         row = await published(register, build.row("r1"))
@@ -218,7 +224,6 @@ class RegisterContract:
         assert await register.unpublished(now=far, limit=10) == []
         assert await register.overdue(now=far, limit=10) == []
         assert await register.lost(QUEUE, before=far, limit=10) == []
-        assert await register.extend([(ref(row), "h1")], now=NOW, lease=LEASE) == [False]
 
     async def test_another_revision_is_not_cleared_and_nothing_is_remembered(self, register: Register) -> None:
         row = await opened(register, build.row("r1", revision=2))
@@ -299,7 +304,6 @@ class RegisterContract:
         row = await published(register, build.row("r1"))
         await begin(register, row)
         await register.reclaim(ref(row), Due.LAPSED, before=NOW + LEASE, due=NOW)
-        assert await register.extend([(ref(row), "h1")], now=NOW, lease=LEASE) == [False]
         with pytest.raises(LeaseLost):
             await register.advance(ref(row), "h1", HANDOVER, due=NOW)
 

@@ -157,6 +157,7 @@ class World:
             sessions=self.sessions,
             finisher=self.finisher(audit, passed),
             heartbeat=self.heartbeat(pool),
+            redact=Redactor(self.settings.auditing.sensitive_fields).text,
             now=self.clock,
         )
 

@@ -1,0 +1,63 @@
+"""Names never collide: across tenants, ids, revisions and priorities."""
+
+from datetime import UTC, datetime
+
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from tasks import keys
+
+ids = st.from_regex(r"[A-Za-z0-9._:-]{1,12}", fullmatch=True)
+tenants = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_-]{0,6}", fullmatch=True)
+requests = st.tuples(tenants, ids)
+
+
+@given(requests, requests)
+def test_two_requests_share_no_key(one: tuple[str, str], two: tuple[str, str]) -> None:
+    assume(one != two)
+    assert keys.ref(*one) != keys.ref(*two)
+    assert keys.result(*one) != keys.result(*two)
+    assert keys.body(*one, "d") != keys.body(*two, "d")
+    assert not keys.session(*one, 1).startswith(keys.session_prefix(*two))
+
+
+@given(requests)
+def test_no_key_is_a_path_upwards(request: tuple[str, str]) -> None:
+    for key in (keys.result(*request), keys.body(*request, "d"), keys.session(*request, 1)):
+        assert not {"", ".", ".."} & set(key.split("/"))
+
+
+def test_a_result_and_its_revisions() -> None:
+    assert keys.result("acme", "r1") == "results/acme/r1.json"
+    assert keys.result("acme", "r1", 2) == "results/acme/r1.r2.json"
+
+
+def test_sessions_sort_by_version() -> None:
+    versions = [keys.session("t", "s", version) for version in (1, 2, 10, 1000)]
+    assert versions == sorted(versions)
+
+
+def test_segments_sort_by_time_and_number() -> None:
+    days = [datetime(2030, 1, 9, tzinfo=UTC), datetime(2030, 1, 10, tzinfo=UTC)]
+    segments = [keys.segment("door-1", first, day) for day in days for first in (0, 9, 10)]
+    assert segments == sorted(segments)
+    assert segments[0] == "audit/2030/01/09/door-1/000000000000.jsonl"
+    assert segments[0].startswith(keys.AUDIT_PREFIX)
+
+
+def test_each_pool_has_two_queues_and_polls_the_high_one_first() -> None:
+    assert keys.queues("intent") == ("requests.high", "requests")
+    assert keys.queues(keys.agent_pool("planner")) == ("agents.planner.high", "agents.planner")
+
+
+def test_pools_share_no_queue_and_no_in_flight_key() -> None:
+    pools = ["intent", *map(keys.agent_pool, ("planner", "executor"))]
+    queues = [queue for pool in pools for queue in keys.queues(pool)]
+    marks = [name(pool) for pool in pools for name in (keys.unacked, keys.unacked_index, keys.unacked_mutex)]
+    assert len(set(queues + marks)) == len(queues) + len(marks)
+
+
+def test_the_keys_of_one_script_share_a_hash_tag() -> None:
+    names = [keys.row("r"), keys.done("r"), keys.session_line("t", "s"), keys.queued("q"), keys.LEASES]
+    names += [keys.UNPUBLISHED, keys.DEADLINES]
+    assert {name.partition("}")[0] for name in names} == {"{sluice"}
