@@ -115,6 +115,7 @@ class Worker:
         if not self.stopped:
             self.stopped = True
             self.pool.on_stop()
+            self.pool._loop.close()
 
 
 @pytest.fixture
