@@ -110,6 +110,10 @@ class Processes:
             for spawned in targets:
                 spawned.send(signal.SIGKILL)
             self._wait(targets, _KILL_SECONDS)
+        for spawned in targets:
+            # The first thread of a process may be gone, and the process so look dead, while others still end.
+            if child := self._children.get(spawned.pid):
+                child.wait(_KILL_SECONDS)
         self.all()
 
     def _wait(self, targets: Iterable[Spawned], seconds: float) -> bool:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 import orjson
 
-from tasks.errors import StoreError
+from tasks.errors import AlreadyExists, NotFound, StoreError
 from tasks.settings import Settings, load
 
 if TYPE_CHECKING:
@@ -61,6 +61,8 @@ def run(work: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine; a server that can not be reached becomes an error with a mend."""
     try:
         return asyncio.run(work)
+    except (AlreadyExists, NotFound):
+        raise
     except StoreError as error:
         raise StoreError(f"{error} (is the stack up? `sluice up` starts it, `sluice doctor` looks)") from error
 

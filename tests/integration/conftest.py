@@ -23,6 +23,9 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]
             yield stack.start_servers(lambda line: None, model=False)
         finally:
             stack.down(purge=True, tell=lambda line: None)
+            # A process of many threads is a zombie a moment before it can be waited for.
+            for child in stack.processes._children.values():
+                child.wait(20)
 
 
 @pytest.fixture
