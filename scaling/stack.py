@@ -81,14 +81,22 @@ class Stack:
         self.processes = Processes(self.folder)
         self._environment_file = self.folder / ENVIRONMENT_FILE
 
-    def up(self, tell: Callable[[str], None]) -> dict[str, str]:
+    def up(self, tell: Callable[[str], None], *, reach_s3: bool = False) -> dict[str, str]:
         """Start what does not run yet; return the environment that points at it. ``tell`` hears of progress.
+
+        With ``reach_s3`` the tool ``api_caller`` may call the S3 server, which is the one HTTP server that is there.
 
         Raises:
             NotReady: a package is missing, or a server does not start; the message names its log.
         """
         environment = self.start_servers(tell)
         self._write_environment(environment)
+        if reach_s3:
+            hosts = [
+                *self.settings.tools.api_caller.allowed_hosts,
+                environment["SLUICE_S3_ENDPOINT"].partition("//")[2],
+            ]
+            environment = {**environment, "SLUICE_TOOLS__API_CALLER__ALLOWED_HOSTS": orjson.dumps(hosts).decode()}
         for name, command in ((SCHEDULER, ("sweep", "--every")), (AUTOSCALER, ("autoscale",))):
             self._ensure(name, partial(_sluice, *command), env=environment)
             tell(f"{name} runs")
@@ -227,7 +235,10 @@ class Stack:
         return [str(binary), "mini", *(f"-{name}={value}" for name, value in flags.items())]
 
     def _model_command(self, plan: Plan) -> list[str]:
-        return [sys.executable, "-m", "scaling.modelserver", "--port", str(plan.model_port)]
+        # Half the cores: its threads wait for each other by spinning, and the workers need cores too.
+        threads = max(1, (os.cpu_count() or 2) // 2)
+        port = str(plan.model_port)
+        return [sys.executable, "-m", "scaling.modelserver", "--port", port, "--threads", str(threads)]
 
     def _environment(self, plan: Plan, *, has_model: bool) -> dict[str, str]:
         environment = {

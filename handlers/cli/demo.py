@@ -54,7 +54,7 @@ def demo(ctx: click.Context, *, keep: bool, as_json: bool) -> int:
     stack = Stack(home(), settings_of(ctx))
     was_running = bool(stack.running())
     tell("starting the stack" if not was_running else "the stack runs already")
-    stack.up(tell)
+    stack.up(tell, reach_s3=True)
     try:
         settings = settings_of(ctx)
         results, pools = run(_main_job(settings, tell))
@@ -85,8 +85,7 @@ async def _main_job(settings: Settings, tell: Callable[[str], None]) -> tuple[li
     async with AsyncProducer(settings, principal="demo") as producer, connect(settings) as stores:
         watching = asyncio.create_task(_watch(stores.board, pools, tell))
         try:
-            host = (settings.s3_endpoint or "localhost").partition("://")[2]
-            ids = await producer.submit_many(text.replace("{s3}", host) for text in REQUESTS)
+            ids = await producer.submit_many(_texts(settings))
             tell(f"{len(ids)} requests accepted")
             found = {}
             async for result in producer.results(ids, _WAIT_SECONDS):
@@ -99,6 +98,11 @@ async def _main_job(settings: Settings, tell: Callable[[str], None]) -> tuple[li
         finally:
             watching.cancel()
     return [found[request_id] for request_id in ids], pools
+
+
+def _texts(settings: Settings) -> list[str]:
+    host = (settings.s3_endpoint or "localhost").partition("://")[2]
+    return [text.replace("{s3}", host) for text in REQUESTS]
 
 
 async def _watch(board: Board, pools: dict[str, dict[str, int]], tell: Callable[[str], None]) -> None:
@@ -133,7 +137,7 @@ def _show(
         ("request", "intent", "confidence", "agent", "answered by", "status", "latency s", "result"),
         [
             (
-                text if len(text) < 42 else f"{text[:39]}...",
+                text if len(text) <= 36 else f"{text[:33]}...",
                 found.intent.label if found.intent else "-",
                 f"{found.intent.confidence:.2f}" if found.intent else "-",
                 found.agent.type if found.agent else "-",
@@ -142,7 +146,7 @@ def _show(
                 f"{found.timings.latency_seconds:.2f}",
                 keys.result(found.tenant, found.request_id, found.revision),
             )
-            for text, found in zip(REQUESTS, results, strict=True)
+            for text, found in zip(_texts(settings), results, strict=True)
         ],
     )
     print_table(

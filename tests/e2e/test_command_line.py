@@ -148,7 +148,9 @@ def test_intent_classify(settings: Settings) -> None:
 
 def test_intent_evaluate(settings: Settings, tmp_path: Path) -> None:
     file = tmp_path / "examples.jsonl"
-    file.write_text('{"text":"Translate this letter","intent":"draft_text"}\n{"text":"Call me","intent":"talk_to_human"}\n')
+    file.write_text(
+        '{"text":"Translate this letter","intent":"draft_text"}\n{"text":"Call me","intent":"talk_to_human"}\n'
+    )
     report = json.loads(sluice("intent", "evaluate", str(file), "--json").stdout)
     assert {"n", "accuracy", "macro_f1", "per_intent", "p50_ms", "p99_ms"} <= set(report)
     assert report["n"] == 2

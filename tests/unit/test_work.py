@@ -296,3 +296,20 @@ async def test_a_version_that_another_request_took_discards_the_attempt(world: W
     await world.deliver(world.work(), RESPONDER)
     assert (await result_of(world, asked)).status is Status.SUCCEEDED
     assert keys.session("default", "s", 2) in world.data.objects
+
+
+async def test_two_attempts_at_the_same_turn_end_with_the_one_that_the_session_holds(world: World) -> None:
+    asked = await world.routed(session_id="s")
+    saved = build.result(asked, output="the other attempt's")
+
+    class Overtaken(FakeRunner):
+        async def run(self, task: AgentTask) -> AgentAnswer:
+            await world.sessions.create(
+                SessionVersion(
+                    tenant="default", session_id="s", version=1, saved_at=build.EPOCH, state={}, result=saved
+                )
+            )
+            return await super().run(task)
+
+    assert await world.deliver(world.work(Overtaken()), RESPONDER) is Disposition.ACK
+    assert await result_of(world, asked) == saved
