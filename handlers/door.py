@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from typing import Final
 
 from tasks import keys
 from tasks.access.gate import Gate
@@ -21,6 +22,9 @@ from tasks.stores.bodies import BodyStore
 from tasks.stores.broker import Broker
 from tasks.stores.register import Opened, Register
 from tasks.stores.results import ResultStore
+
+_AUDIT_SECONDS: Final = 30.0
+"""How long a caller waits for the audit. After that the sweeper brings the request onto its queue."""
 
 
 class Acceptance(StrEnum):
@@ -87,7 +91,7 @@ class Door:
             if state is Opened.CREATED:
                 created.append(row)
         if created:
-            await self._audit.commit([self._event(row, principal) for row in created])
+            await self._audit.commit([self._event(row, principal) for row in created], timeout=_AUDIT_SECONDS)
             await publish_rows(created, self._register, self._broker, now=self._now().timestamp())
         return [outcomes[index] for index in range(len(requests))]
 

@@ -122,6 +122,14 @@ class Hop:
             return await self._lead(message, raw, tag)
 
     async def _lead(self, message: Message, raw: dict[str, Any], tag: str) -> Disposition:
+        try:
+            body = await self.deps.bodies.unpack(message)
+            if body is not None:
+                self.deps.gate.verify_body(message, body)
+        except MalformedMessage as error:
+            # Not what was accepted: whoever wrote it must not be able to spend the attempts of the one who was.
+            await self._quarantine(raw, str(error))
+            return Disposition.ACK
         now = self.deps.now()
         holder = new_id()
         verdict, number = await self._begin(message, holder, now)
@@ -133,12 +141,13 @@ class Hop:
         attempt = Attempt(holder, number, message, now)
         try:
             async with self.deps.heartbeat.holding(attempt.ref, holder, tag):
-                await self._try(attempt, verdict)
+                await self._try(attempt, body, verdict)
         except LeaseLost as error:
             log.warning("attempt discarded", reason=str(error))
         except asyncio.CancelledError:
+            # The worker was told to stop. This is where the cancellation ends: the request is handed back in the
+            # register, so its message is done.
             await asyncio.shield(self._hand_back(attempt))
-            raise
         return Disposition.ACK
 
     async def _begin(self, message: Message, holder: str, now: datetime) -> tuple[Verdict, int]:
@@ -182,7 +191,7 @@ class Hop:
         [opened] = await self.deps.register.open([row], due=now + self.deps.settings.leases.unpublished_seconds)
         return opened
 
-    async def _try(self, attempt: Attempt, verdict: Verdict) -> None:
+    async def _try(self, attempt: Attempt, body: bytes | None, verdict: Verdict) -> None:
         message = attempt.message
         if attempt.number > 1:
             standing = await self.deps.results.get(message.tenant, message.id, message.revision)
@@ -198,9 +207,7 @@ class Hop:
             await self.give_up(attempt, ErrorInfo(code=EXHAUSTED, message=f"{tried} attempts did not end"))
             return
         try:
-            body = await self.deps.bodies.unpack(message)
-            self.deps.gate.verify_body(message, body)
-            await self.attempt(attempt, to_request(message, body))
+            await self.attempt(attempt, _request(message, body))
         except LeaseLost:
             raise
         except Exception as error:  # noqa: BLE001  whatever an agent, tool or store raises must not lose the request
@@ -225,6 +232,11 @@ class Hop:
 
     async def _hand_back(self, attempt: Attempt) -> None:
         """Give a request back that this worker was told to stop; it is published at once and does not count."""
+        message = attempt.message
+        standing = await self.deps.results.get(message.tenant, message.id, message.revision)
+        if standing:
+            await self.deps.finisher.close(message, standing)
+            return
         try:
             now = self.deps.now().timestamp()
             await self.deps.register.postpone(attempt.ref, attempt.id, due=now, counted=False)
@@ -292,6 +304,12 @@ class Hop:
             reason=reason,
             details={"attempt": attempt.id, "number": attempt.number, **details},
         )
+
+
+def _request(message: Message, body: bytes | None) -> Request:
+    if body is None:
+        raise StoreError(f"{message.id}: its body is not in object storage")
+    return to_request(message, body)
 
 
 def describe(error: Exception) -> ErrorInfo:

@@ -111,7 +111,8 @@ class Finisher:
             await self._sessions.create(version)
         except AlreadyExists:
             latest = await self._sessions.latest(version.tenant, version.session_id)
-            if latest is None or latest.result.request_id != version.result.request_id:
+            mine = (version.result.request_id, version.result.revision)
+            if latest is None or (latest.result.request_id, latest.result.revision) != mine:
                 await self._audit.commit([discarded(outcome, latest.result if latest else None)])
                 raise LeaseLost(f"{version.session_id}: another request took version {version.version}") from None
             return latest.result

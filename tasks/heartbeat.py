@@ -10,7 +10,7 @@ from datetime import datetime
 
 import structlog
 
-from tasks.errors import LeaseLost, StoreError
+from tasks.errors import LeaseLost
 from tasks.settings import LeaseSettings
 from tasks.stores.broker import Broker
 from tasks.stores.register import Register
@@ -76,7 +76,7 @@ class Heartbeat:
         while True:
             try:
                 await self.beat()
-            except StoreError as error:
+            except Exception as error:  # noqa: BLE001  a heart that stops takes every lease with it
                 log.warning("heartbeat failed", error=str(error), leases=len(self._holds))
             await asyncio.sleep(self._settings.heartbeat_seconds)
 

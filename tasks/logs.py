@@ -5,11 +5,14 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Iterable, MutableMapping
-from typing import Any
+from typing import Any, Final
 
 import structlog
 
 from tasks.access.redact import Redactor
+
+_OURS: Final = frozenset({"request_id", "tenant", "timestamp", "level"})
+"""Fields that say whose line it is, and when: never taken for a secret."""
 
 
 def configure(level: str, sensitive_fields: Iterable[str]) -> None:
@@ -17,7 +20,7 @@ def configure(level: str, sensitive_fields: Iterable[str]) -> None:
     redactor = Redactor(sensitive_fields)
 
     def redact(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-        return {key: redactor.value(value) for key, value in event.items()}
+        return {key: value if key in _OURS else redactor.value(value) for key, value in event.items()}
 
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,

@@ -57,6 +57,7 @@ class LoopPool(BasePool):
         """Start the loop and open the handler; main thread. What fails here keeps the worker from starting."""
         self._handler: Handler = self.app.conf.sluice_handler
         self._running: set[Future[Disposition]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
         self._finished: deque[tuple[Callback, Any, float]] = deque()
         self._progress = threading.Event()
         self._hub: Any = None
@@ -90,8 +91,15 @@ class LoopPool(BasePool):
 
     async def _run(self, task: str, body: Any, tag: str) -> Disposition:
         """Run a hop; loop thread."""
+        current = asyncio.current_task()
+        if current is not None:
+            self._tasks.add(current)
+            current.add_done_callback(self._tasks.discard)
         try:
             return await self._handler.handle(task, _payload(body), tag)
+        except asyncio.CancelledError:
+            # Told to stop before it had begun anything: the message is as good as new.
+            return Disposition.REQUEUE
         except Exception:
             # The stores themselves fail: nothing could be written, so nothing may be acknowledged.
             log.exception("message given back to the broker")
@@ -99,11 +107,9 @@ class LoopPool(BasePool):
             return Disposition.REQUEUE
 
     def _on_done(self, future: Future[Disposition], callback: Callback | None, begun: float) -> None:
-        """Pass an outcome to the main thread; loop thread, or main thread for a future cancelled before it ran."""
-        # A cancelled attempt has handed its request back in the register; its message is done.
-        disposition = Disposition.ACK if future.cancelled() else future.result()
+        """Pass an outcome to the main thread; loop thread."""
         if callback:
-            self._finished.append((callback, disposition, time.monotonic() - begun))
+            self._finished.append((callback, future.result(), time.monotonic() - begun))
         self._running.discard(future)
         self._progress.set()
         if self._hub is not None:
@@ -125,8 +131,7 @@ class LoopPool(BasePool):
         """
         grace = float(self.app.conf.sluice_grace_seconds)
         self._drain(max(grace - _CANCEL_MARGIN_SECONDS, 0.0))
-        for future in list(self._running):
-            future.cancel()
+        self._loop.call_soon_threadsafe(self._cancel)
         self._drain(_CANCEL_MARGIN_SECONDS)
         try:
             asyncio.run_coroutine_threadsafe(self._handler.close(), self._loop).result(_CANCEL_MARGIN_SECONDS)
@@ -134,8 +139,15 @@ class LoopPool(BasePool):
             log.warning("stores did not close in time")
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(_CANCEL_MARGIN_SECONDS)
+        if not self._thread.is_alive():
+            self._loop.close()
 
     on_terminate = on_stop
+
+    def _cancel(self) -> None:
+        """Cancel what still runs; loop thread. Each attempt hands its request back before it ends."""
+        for task in list(self._tasks):
+            task.cancel()
 
     def _drain(self, seconds: float) -> None:
         end = time.monotonic() + seconds

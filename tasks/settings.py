@@ -12,6 +12,7 @@ from typing import Annotated, Any, Final, Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import SettingsError as UnreadableVariable
 
 from tasks import keys
 from tasks.contracts.base import explain
@@ -272,7 +273,7 @@ class Settings(BaseSettings):
 
     def agent_for(self, intent: str) -> str:
         """Return the agent type that serves ``intent``; the fallback where none does."""
-        return self.routing.intents.get(Intent(intent), self.routing.fallback)
+        return {str(known): target for known, target in self.routing.intents.items()}.get(intent, self.routing.fallback)
 
     def pool(self, name: str) -> PoolSettings:
         """Return how the pool ``name`` scales."""
@@ -339,3 +340,5 @@ def load(path: Path | None = None) -> Settings:
         return Settings(**values)
     except ValidationError as error:
         raise SettingsError(f"{file} or the environment: {explain(error)}") from error
+    except UnreadableVariable as error:
+        raise SettingsError(f"the environment: {error}; lists and maps are written as JSON") from error

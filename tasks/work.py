@@ -83,7 +83,7 @@ class Work(Hop):
         pool = keys.agent_pool(agent.type)
         self.deps.audit.report(self.event(attempt, Action.AGENT_STARTED, resource=pool))
         if request.model:
-            self.deps.audit.report(self.event(attempt, Action.MODEL_OVERRIDE, resource=request.model))
+            self.deps.audit.report(self.event(attempt, Action.MODEL_OVERRIDE, resource=pool, model=request.model))
 
         def on_tool(call: ToolCall) -> None:
             self.deps.audit.report(self._tool_event(attempt, call))

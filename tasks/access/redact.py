@@ -8,9 +8,10 @@ from typing import Any, Final
 
 REDACTED: Final = "[redacted]"
 
-_CARD: Final = re.compile(r"\b(?:\d[ -]?){12,18}\d\b")
+_CARD: Final = re.compile(r"(?<![\w-])(?:\d{13,19}|\d{4}([ -])\d{4}\1\d{4}\1\d{1,7}|\d{4}([ -])\d{6}\2\d{5})(?![\w-])")
 _TOKENS: Final = re.compile(
-    r"\b(?:sk|pk|rk)-[A-Za-z0-9_-]{16,}|\bAKIA[0-9A-Z]{16}\b|\bgh[pousr]_[A-Za-z0-9]{20,}"
+    r"\b(?:sk|pk|rk)[-_][A-Za-z0-9_-]{16,}|\b(?:AKIA|ASIA)[0-9A-Z]{16}\b|\bgh[pousr]_[A-Za-z0-9]{20,}"
+    r"|\bgithub_pat_[A-Za-z0-9_]{20,}|\bxox[abprs]-[A-Za-z0-9-]{10,}"
     r"|\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*"
 )
 
@@ -23,7 +24,8 @@ class Redactor:
         self._field = re.compile(rf"(?:^|[^a-z]|_)(?:{names})s?(?:$|[^a-z])", re.IGNORECASE) if names else None
         self._assigned = (
             re.compile(
-                rf"(\b(?:\w*[_-])?(?:{names})s?\b[\"']?\s*[:=]\s*)(\"[^\"]*\"|'[^']*'|(?:bearer\s+)?[^\s,;&]+)",
+                rf"(\b(?:\w*[_-])?(?:{names})s?\b\\?[\"']?\s*[:=]\s*)"
+                r"(\\\"(?:[^\"\\]|\\[^\"])*\\\"|\"(?:[^\"\\]|\\.)*\"|'[^']*'|(?:(?:bearer|basic|digest)\s+)?[^\s,;&]+)",
                 re.IGNORECASE,
             )
             if names
@@ -34,6 +36,8 @@ class Redactor:
         """Return ``value`` (any JSON value) with every secret replaced."""
         if isinstance(value, str):
             return self.text(value)
+        if isinstance(value, int) and not isinstance(value, bool) and _CARD.fullmatch(str(value)):
+            return self.text(str(value)) if _luhn(str(value)) else value
         if isinstance(value, dict):
             return {
                 self.text(str(k)): REDACTED if self._is_sensitive(str(k)) else self.value(v) for k, v in value.items()

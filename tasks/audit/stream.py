@@ -26,7 +26,7 @@ _RETRY_SECONDS: Final = (0.1, 0.3, 1.0, 3.0)
 
 
 class AuditStream:
-    """One chain. Not shared between event loops. ``redact`` sees every string before the chain does."""
+    """One chain. Not shared between event loops. ``redact`` sees reasons and details before the chain does."""
 
     def __init__(
         self,
@@ -52,16 +52,11 @@ class AuditStream:
 
     def report(self, event: Event) -> AuditRecord:
         """Chain ``event`` now; it becomes durable within ``flush_seconds`` or with the next commit."""
-        clean = self._redact(event.model_dump(mode="json"))
-        record = AuditRecord.model_validate(
-            {
-                **(clean if isinstance(clean, dict) else {}),
-                "time": self._now(),
-                "stream": self.name,
-                "sequence": self._sequence,
-                "previous": self._previous,
-            }
-        )
+        said = event.model_dump(mode="json")
+        # Ids and keys say whose record it is; what people and programs wrote freely is in these two.
+        free = {"reason": self._redact(said["reason"]), "details": self._redact(said["details"])}
+        place = {"stream": self.name, "sequence": self._sequence, "previous": self._previous}
+        record = AuditRecord.model_validate({**said, **free, **place, "time": self._now()})
         self._previous = record.hash()
         self._sequence += 1
         self._pending.append(record)
@@ -69,16 +64,23 @@ class AuditStream:
             self._task = asyncio.create_task(self._write_forever(), name="audit")
         return record
 
-    async def commit(self, events: Sequence[Event] = ()) -> None:
-        """Report ``events`` and wait until they and all records before them are durable."""
+    async def commit(self, events: Sequence[Event] = (), *, timeout: float | None = None) -> None:
+        """Report ``events`` and wait until they and all records before them are durable.
+
+        Raises:
+            StoreError: they are not after ``timeout`` seconds. They will be written all the same once it is possible.
+        """
         for event in events:
             self.report(event)
         target = self._sequence
         if self._written >= target:
             return
         self._urgent.set()
-        async with self._durable:
-            await self._durable.wait_for(lambda: self._written >= target)
+        try:
+            async with asyncio.timeout(timeout), self._durable:
+                await self._durable.wait_for(lambda: self._written >= target)
+        except TimeoutError as error:
+            raise StoreError(f"audit: records not durable after {timeout:g} s") from error
 
     async def close(self) -> None:
         """Write what is pending and stop."""
@@ -111,7 +113,7 @@ class AuditStream:
                 # The stream's name is this process's own: what is there is this very segment, from a write whose
                 # answer was lost.
                 break
-            except StoreError as error:
+            except Exception as error:  # noqa: BLE001  a writer that ends leaves everybody waiting for ever
                 # Never dropped: whoever waits for these records keeps waiting, and so keeps its message.
                 delay = _RETRY_SECONDS[min(attempt, len(_RETRY_SECONDS) - 1)]
                 attempt += 1

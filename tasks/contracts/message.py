@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import zlib
 from typing import Final, Literal
 
-from tasks.contracts.base import SCHEMA_VERSION, Contract, UtcDatetime, canonical
+from tasks.contracts.base import SCHEMA_VERSION, Contract, Identifier, Tenant, UtcDatetime, canonical
 from tasks.contracts.request import Priority
 from tasks.contracts.result import IntentInfo
 from tasks.errors import MalformedMessage
 
 COMPRESS_ABOVE: Final = 1024
 """Bytes of a body above which it is compressed."""
-MAX_BODY_BYTES: Final = 256 * 1024
+MAX_BODY_BYTES: Final = 512 * 1024
 """Bytes that a body may have after decompression: far above the largest valid request, far below a bomb."""
 
 
@@ -32,14 +31,14 @@ class Message(Contract):
     """One request on its way to a pool. ``grant`` is the signed grant once grants exist."""
 
     schema_version: str = SCHEMA_VERSION
-    id: str
-    tenant: str
+    id: Identifier
+    tenant: Tenant
     revision: int = 1
     digest: str
     grant: str | None = None
     body: Body
     priority: Priority = Priority.NORMAL
-    session_id: str | None = None
+    session_id: Identifier | None = None
     deadline: UtcDatetime | None = None
     traceparent: str | None = None
     accepted_at: UtcDatetime
@@ -75,7 +74,7 @@ def decode_body(body: Body) -> bytes:
     unpacker = zlib.decompressobj()
     try:
         raw = unpacker.decompress(base64.b64decode(body.data, validate=True), MAX_BODY_BYTES)
-    except (zlib.error, binascii.Error) as error:
+    except (zlib.error, ValueError) as error:
         raise MalformedMessage(f"body does not decompress: {error}") from error
     if unpacker.unconsumed_tail or not unpacker.eof:
         raise MalformedMessage(f"body is truncated or over {MAX_BODY_BYTES} bytes")

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import re
+from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Any, Final, Self
+from typing import Annotated, Any, Final
 
 import uuid_utils
 from pydantic import (
     AfterValidator,
     AnyHttpUrl,
+    BeforeValidator,
     Field,
     JsonValue,
     StringConstraints,
     field_validator,
-    model_validator,
 )
 
 from tasks.contracts.base import (
@@ -58,6 +60,28 @@ class Priority(StrEnum):
     HIGH = "high"
 
 
+_DATE: Final = re.compile(r"\d{4}-\d{2}-\d{2}[Tt ]\d{2}:")
+
+
+def _check_deadline(value: object) -> object:
+    if isinstance(value, datetime) or (isinstance(value, str) and _DATE.match(value)):
+        return value
+    raise ValueError("must be an RFC 3339 time with its offset, such as 2027-01-31T12:00:00Z")
+
+
+def _check_numbers(value: JsonValue) -> None:
+    """Refuse what JSON can not say, or not everybody can read: two bodies must not look the same."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list):
+        for item in value:
+            _check_numbers(item)
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise ValueError("numbers must be finite")
+    elif isinstance(value, int) and not -(2**63) <= value < 2**64:
+        raise ValueError("whole numbers must fit into 64 bits")
+
+
 def _check_text(text: str) -> str:
     if not text.strip():
         raise ValueError("must not be empty or blank")
@@ -97,7 +121,7 @@ class Request(StrictContract):
     intent: Annotated[Intent, Field(strict=False)] | None = None
     model: ModelName | None = None
     priority: Annotated[Priority, Field(strict=False)] = Priority.NORMAL
-    deadline: Annotated[UtcDatetime, Field(strict=False)] | None = None
+    deadline: Annotated[UtcDatetime | None, Field(strict=False), BeforeValidator(_check_deadline)] = None
     callback: AnyHttpUrl | None = None
     traceparent: Annotated[str, StringConstraints(max_length=128)] | None = None
     metadata: dict[str, JsonValue] = Field(default_factory=dict)
@@ -109,11 +133,13 @@ class Request(StrictContract):
             raise ValueError(f"is not a version of this door, which speaks {SCHEMA_VERSION}")
         return value
 
-    @model_validator(mode="after")
-    def _bounded_metadata(self) -> Self:
-        if len(canonical(self.metadata)) > MAX_METADATA_BYTES:
-            raise ValueError(f"metadata is over {MAX_METADATA_BYTES} bytes")
-        return self
+    @field_validator("metadata")
+    @classmethod
+    def _bounded_metadata(cls, value: dict[str, JsonValue]) -> dict[str, JsonValue]:
+        _check_numbers(value)
+        if len(canonical(value)) > MAX_METADATA_BYTES:
+            raise ValueError(f"is over {MAX_METADATA_BYTES} bytes")
+        return value
 
     def body(self) -> bytes:
         """Return the canonical bytes of what was asked: all but the id, the trace and the version."""

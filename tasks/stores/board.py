@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from typing import Any
 
 import orjson
 import redis.asyncio
+from redis.exceptions import RedisError
 
 from tasks import keys
+from tasks.errors import StoreError
 
 
 class Board:
@@ -19,11 +21,11 @@ class Board:
 
     async def beat(self, worker: str, facts: Mapping[str, Any]) -> None:
         """Say that ``worker`` lives; ``facts`` hold the time as ``beat`` (Unix seconds)."""
-        await self._redis.hset(keys.WORKERS, worker, orjson.dumps(facts))
+        await _guard(self._redis.hset(keys.WORKERS, worker, orjson.dumps(facts)))
 
     async def retire(self, worker: str) -> None:
         """Take ``worker`` off the board."""
-        await self._redis.hdel(keys.WORKERS, worker)
+        await _guard(self._redis.hdel(keys.WORKERS, worker))
 
     async def workers(self, *, since: float) -> list[dict[str, Any]]:
         """Return the workers that gave a sign of life since ``since``, with their ``name``."""
@@ -32,12 +34,20 @@ class Board:
 
     async def post_pools(self, pools: Mapping[str, Mapping[str, int]]) -> None:
         """Say what the autoscaler saw and wants."""
-        await self._redis.hset(keys.POOLS, mapping={pool: orjson.dumps(facts) for pool, facts in pools.items()})
+        mapping: dict[Any, Any] = {pool: orjson.dumps(facts) for pool, facts in pools.items()}
+        await _guard(self._redis.hset(keys.POOLS, mapping=mapping))
 
     async def pools(self) -> dict[str, dict[str, Any]]:
         """Return what the autoscaler said last."""
         return await self._read(keys.POOLS)
 
     async def _read(self, key: str) -> dict[str, dict[str, Any]]:
-        raw = await self._redis.hgetall(key)
+        raw = await _guard(self._redis.hgetall(key))
         return {name.decode() if isinstance(name, bytes) else name: orjson.loads(facts) for name, facts in raw.items()}
+
+
+async def _guard(call: Awaitable[Any]) -> Any:
+    try:
+        return await call
+    except RedisError as error:
+        raise StoreError(f"board: {error}") from error

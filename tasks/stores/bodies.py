@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 
+import orjson
+
 from tasks import keys
-from tasks.contracts.base import parse_versioned
+from tasks.contracts.base import SCHEMA_VERSION, parse_versioned
 from tasks.contracts.message import Body, Message, decode_body, encode_body
 from tasks.contracts.request import Request
-from tasks.errors import AlreadyExists, MalformedMessage, NotFound
+from tasks.errors import AlreadyExists, NotFound
 from tasks.stores.objects import ObjectStore
 
 
@@ -29,17 +31,22 @@ class BodyStore:
                 await self._store.create(keys.body(request.tenant, request.id, digest), raw)
         return body
 
-    async def unpack(self, message: Message) -> bytes:
-        """Return the canonical body of ``message``; raises :class:`MalformedMessage` if there is none."""
+    async def unpack(self, message: Message) -> bytes | None:
+        """Return the canonical body of ``message``, None if it should lie in object storage and does not.
+
+        Raises:
+            MalformedMessage: it is inline and does not decode.
+        """
         if message.body.encoding != "object":
             return decode_body(message.body)
         try:
             return await self._store.get(keys.body(message.tenant, message.id, message.digest))
-        except NotFound as error:
-            raise MalformedMessage(f"{message.id}: its body is not in object storage") from error
+        except NotFound:
+            return None
 
 
 def to_request(message: Message, body: bytes) -> Request:
-    """Return the request whose canonical body ``body`` is."""
-    request = parse_versioned(Request, b'{"schema_version":"1.0",' + body[1:])
+    """Return the request whose canonical body ``body`` is; fields that a newer door knows are ignored."""
+    fields = {name: value for name, value in orjson.loads(body).items() if name in Request.model_fields}
+    request = parse_versioned(Request, orjson.dumps({"schema_version": SCHEMA_VERSION, **fields}))
     return request.model_copy(update={"id": message.id, "traceparent": message.traceparent})

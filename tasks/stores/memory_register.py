@@ -53,7 +53,9 @@ class MemoryRegister:
         """See the port."""
         for ref, queue, generation in marks:
             row = self.rows.get(ref)
-            if row is None or (row.queue, row.generation) != (queue, generation) or row.published or row.holder:
+            if row is None or (row.queue, row.generation) != (queue, generation):
+                continue
+            if row.published or row.holder or row.parked:
                 continue
             self._set(ref, published=True, recorded=True, queued_at=now)
             self._unpublished.pop(ref, None)
@@ -159,7 +161,7 @@ class MemoryRegister:
         successor = self.rows.get(line[0]) if line else None
         if successor is None or not successor.parked:
             return None
-        self._set(line[0], parked=False, due=now, generation=successor.generation + 1)
+        self._set(line[0], parked=False, published=False, due=now, generation=successor.generation + 1)
         self._unpublished[line[0]] = now
         return line[0]
 
@@ -229,7 +231,11 @@ class MemoryRegister:
         return row
 
     def _line(self, row: Row) -> list[str]:
-        return self._lines[row.tenant, row.session]
+        """Return the session's line, without refs at its head whose row is gone."""
+        line = self._lines[row.tenant, row.session]
+        while line and line[0] not in self.rows:
+            del line[0]
+        return line
 
 
 def _is_live(row: Row, now: float) -> bool:

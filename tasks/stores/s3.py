@@ -37,7 +37,7 @@ class S3ObjectStore:
             await obstore.put_async(self._store, key, data, mode="create")
         except AlreadyExistsError as error:
             raise AlreadyExists(key) from error
-        except BaseError as error:
+        except (BaseError, ValueError) as error:
             raise self._failed("create", key, error) from error
 
     async def get(self, key: str) -> bytes:
@@ -47,7 +47,7 @@ class S3ObjectStore:
             return bytes(await answer.bytes_async())
         except (FileNotFoundError, NotFoundError) as error:
             raise NotFound(key) from error
-        except BaseError as error:
+        except (BaseError, ValueError) as error:
             raise self._failed("get", key, error) from error
 
     async def exists(self, key: str) -> bool:
@@ -56,7 +56,7 @@ class S3ObjectStore:
             await obstore.head_async(self._store, key)
         except (FileNotFoundError, NotFoundError):
             return False
-        except BaseError as error:
+        except (BaseError, ValueError) as error:
             raise self._failed("head", key, error) from error
         return True
 
@@ -66,7 +66,7 @@ class S3ObjectStore:
             async for page in obstore.list(self._store, prefix):
                 for item in page:
                     yield item["path"]
-        except BaseError as error:
+        except (BaseError, ValueError) as error:
             raise self._failed("list", prefix, error) from error
 
     def _failed(self, verb: str, key: str, error: Exception) -> StoreError:

@@ -13,6 +13,26 @@ from tasks import keys
 _QUEUED: Final = keys.queued("")
 _ROW: Final = keys.row("")
 
+# Who is first in a session's line. Refs whose row is gone are dropped: nobody would ever clear them.
+_HEAD: Final = f"""
+local function head(line)
+  while true do
+    local first = redis.call('LINDEX', line, 0)
+    if not first or redis.call('EXISTS', '{_ROW}' .. first) == 1 then return first end
+    redis.call('LPOP', line)
+  end
+end
+"""
+
+# A row that is gone leaves no trace.
+_FORGET: Final = f"""
+local function forget(ref)
+  redis.call('ZREM', '{keys.LEASES}', ref)
+  redis.call('ZREM', '{keys.UNPUBLISHED}', ref)
+  redis.call('ZREM', '{keys.DEADLINES}', ref)
+end
+"""
+
 # KEYS row done UNPUBLISHED DEADLINES
 # ARGV ref digest due deadline session-line field value [field value ...]
 OPEN: Final = """
@@ -36,8 +56,8 @@ return 'created'
 # KEYS row UNPUBLISHED queued
 # ARGV ref queue generation now
 PUBLISHED: Final = """
-local r = redis.call('HMGET', KEYS[1], 'queue', 'generation', 'published', 'holder')
-if r[1] ~= ARGV[2] or r[2] ~= ARGV[3] or r[3] ~= '0' or r[4] ~= '' then return 0 end
+local r = redis.call('HMGET', KEYS[1], 'queue', 'generation', 'published', 'holder', 'parked')
+if r[1] ~= ARGV[2] or r[2] ~= ARGV[3] or r[3] ~= '0' or r[4] ~= '' or r[5] == '1' then return 0 end
 redis.call('HSET', KEYS[1], 'published', '1', 'recorded', '1', 'queued_at', ARGV[4])
 redis.call('ZREM', KEYS[2], ARGV[1])
 redis.call('ZADD', KEYS[3], ARGV[4], ARGV[1])
@@ -46,7 +66,7 @@ return 1
 
 # KEYS row done LEASES UNPUBLISHED
 # ARGV ref stage revision digest holder now lease-end attempts
-BEGIN: Final = f"""
+BEGIN: Final = f"""{_HEAD}
 local r = redis.call('HMGET', KEYS[1], 'digest', 'stage', 'revision', 'holder', 'lease_end', 'attempts', 'queue',
                      'session')
 if not r[1] then
@@ -58,7 +78,7 @@ if r[2] ~= ARGV[2] or r[3] ~= ARGV[3] then return {{'stale', 0}} end
 if r[4] ~= '' and tonumber(r[5]) > tonumber(ARGV[6]) then return {{'held', 0}} end
 redis.call('ZREM', '{_QUEUED}' .. r[7], ARGV[1])
 redis.call('ZREM', KEYS[4], ARGV[1])
-if r[2] == 'work' and r[8] ~= '' and redis.call('LINDEX', r[8], 0) ~= ARGV[1] then
+if r[2] == 'work' and r[8] ~= '' and head(r[8]) ~= ARGV[1] then
   redis.call('HSET', KEYS[1], 'parked', '1', 'published', '0', 'holder', '')
   redis.call('ZREM', KEYS[3], ARGV[1])
   return {{'parked', 0}}
@@ -107,7 +127,7 @@ return 1
 
 # KEYS row done LEASES UNPUBLISHED DEADLINES
 # ARGV ref revision digest now remember
-CLEAR: Final = f"""
+CLEAR: Final = f"""{_HEAD}
 local r = redis.call('HMGET', KEYS[1], 'revision', 'queue', 'session')
 if r[1] and r[1] ~= ARGV[2] then return false end
 redis.call('SET', KEYS[2], ARGV[3], 'EX', ARGV[5])
@@ -119,9 +139,9 @@ redis.call('ZREM', KEYS[5], ARGV[1])
 redis.call('ZREM', '{_QUEUED}' .. r[2], ARGV[1])
 if r[3] == '' then return false end
 redis.call('LREM', r[3], 0, ARGV[1])
-local next = redis.call('LINDEX', r[3], 0)
+local next = head(r[3])
 if not next or redis.call('HGET', '{_ROW}' .. next, 'parked') ~= '1' then return false end
-redis.call('HSET', '{_ROW}' .. next, 'parked', '0', 'due', ARGV[4])
+redis.call('HSET', '{_ROW}' .. next, 'parked', '0', 'published', '0', 'due', ARGV[4])
 redis.call('HINCRBY', '{_ROW}' .. next, 'generation', 1)
 redis.call('ZADD', KEYS[4], ARGV[4], next)
 return next
@@ -129,9 +149,12 @@ return next
 
 # KEYS row LEASES UNPUBLISHED
 # ARGV ref holder now lease-end
-SEIZE: Final = f"""
+SEIZE: Final = f"""{_FORGET}
 local r = redis.call('HMGET', KEYS[1], 'digest', 'holder', 'lease_end', 'queue')
-if not r[1] then return 0 end
+if not r[1] then
+  forget(ARGV[1])
+  return 0
+end
 if r[2] ~= '' and tonumber(r[3]) > tonumber(ARGV[3]) then return 0 end
 redis.call('HSET', KEYS[1], 'holder', ARGV[2], 'lease_end', ARGV[4], 'parked', '0')
 redis.call('ZREM', '{_QUEUED}' .. r[4], ARGV[1])
@@ -142,11 +165,10 @@ return 1
 
 # KEYS row LEASES UNPUBLISHED
 # ARGV ref why before due
-RECLAIM: Final = f"""
+RECLAIM: Final = f"""{_FORGET}
 local r = redis.call('HMGET', KEYS[1], 'holder', 'lease_end', 'published', 'queue')
 if not r[1] then
-  redis.call('ZREM', KEYS[2], ARGV[1])
-  redis.call('ZREM', KEYS[3], ARGV[1])
+  forget(ARGV[1])
   return {{}}
 end
 local before = tonumber(ARGV[3])

@@ -372,7 +372,6 @@ class SessionContract:
         assert await register.seize(ref(second), "sweeper", now=NOW, lease=LEASE)
         assert await state_of(register, second) == "running"
 
-    @pytest.mark.xfail(strict=True, reason="PUBLISHED does not look at `parked`, see the report")
     async def test_a_mark_that_comes_after_the_turn_was_parked_changes_nothing(self, register: Register) -> None:
         first, second = await self.two_turns(register)
         await begin(register, second)

@@ -192,7 +192,6 @@ async def test_what_is_reported_is_redacted_before_it_is_hashed(store: FlakyStor
     assert (await verify.verify(store)).ok
 
 
-@pytest.mark.xfail(strict=True, reason="the redactor also rewrites the identity of a record")
 @pytest.mark.parametrize("request_id", ["4111111111111111", "token:17", "0190f3a2-6e1b-7c3d-8004-000000000009"])
 async def test_a_record_keeps_the_id_of_its_request(store: FlakyStore, request_id: str) -> None:
     from tasks.access.redact import Redactor

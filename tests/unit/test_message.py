@@ -69,7 +69,6 @@ def test_what_was_never_compressed_is_malformed(data: str) -> None:
         decode_body(Body(encoding="zlib", data=data))
 
 
-@pytest.mark.xfail(strict=True, raises=ValueError, reason="b64decode raises a plain ValueError for non-ASCII text")
 def test_base64_that_is_not_ascii_is_malformed() -> None:
     with pytest.raises(MalformedMessage):
         decode_body(Body(encoding="zlib", data="é"))
@@ -92,8 +91,7 @@ async def test_a_large_body_lies_where_tenant_id_and_digest_say() -> None:
     assert await bodies.pack(asked, asked.digest()) == body
     message = build.message(asked, body=body)
     assert await bodies.unpack(message) == asked.body()
-    with pytest.raises(MalformedMessage):
-        await bodies.unpack(message.model_copy(update={"tenant": "another"}))
+    assert await bodies.unpack(message.model_copy(update={"tenant": "another"})) is None
 
 
 async def test_a_small_body_needs_no_object() -> None:
@@ -109,7 +107,6 @@ def test_a_request_comes_back_from_its_message() -> None:
     assert to_request(message, asked.body()) == asked
 
 
-@pytest.mark.xfail(strict=True, raises=MalformedMessage, reason="Request forbids unknown fields also between hops")
 def test_a_field_that_a_newer_door_knows_does_not_stop_an_older_worker() -> None:
     asked = build.request("hello")
     newer = asked.body()[:-1] + b',"language":"en"}'

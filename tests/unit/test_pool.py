@@ -232,7 +232,6 @@ def test_work_that_outlasts_the_grace_period_is_cancelled(hasty: Worker) -> None
     assert not hasty.pool._running
 
 
-@pytest.mark.xfail(strict=True, reason="a cancelled future counts as done before its coroutine has handed back")
 def test_cancelled_work_has_handed_back_before_the_stores_close(hasty: Worker) -> None:
     hasty.deliver("stall")
     assert hasty.handler.started.wait(5)

@@ -172,7 +172,6 @@ async def test_another_body_under_an_accepted_id_is_quarantined(world: World) ->
     assert (row.holder, row.attempts) == ("", 0)
 
 
-@pytest.mark.xfail(strict=True, reason="the body is checked after the attempt was counted, and is retried")
 async def test_a_body_that_is_not_its_digests_is_quarantined_and_costs_no_attempt(world: World) -> None:
     asked = await world.accept("hello", id="r1")
     forged = build.message(asked, body=Body(encoding="json", data='{"text":"give me the money"}'))
@@ -193,10 +192,10 @@ async def test_what_no_door_wrote_is_quarantined(world: World, raw: dict[str, An
     assert world.data.objects == {}
 
 
-@pytest.mark.xfail(strict=True, reason="Message does not check the shape of id and tenant")
 @pytest.mark.parametrize("fields", [{"id": "../../other/r1"}, {"tenant": "a/b"}, {"id": "a//b"}, {"id": ""}])
 async def test_an_id_that_no_door_lets_in_is_quarantined(world: World, fields: dict[str, str]) -> None:
-    assert await handle(world, build.message(**fields)) is Disposition.ACK
+    raw = {**orjson.loads(build.message().to_json()), **fields}
+    assert await handle(world, raw) is Disposition.ACK
     assert len(quarantined(world)) == 1
     assert world.register.rows == {}
 
@@ -243,8 +242,7 @@ async def test_an_attempt_that_is_stopped_gives_its_request_back_at_once_and_unc
     task = asyncio.create_task(world.deliver(world.route(stalls), REQUESTS))
     await reading.wait()
     task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
+    assert await task is Disposition.ACK
     row = await world.register.get(f"default/{asked.id}")
     assert row is not None
     assert (row.attempts, row.holder, row.state) == (0, "", "waiting")
