@@ -141,7 +141,7 @@ class Stack:
         for group, grace in (
             (managers, 10.0),
             (workers, self.settings.scaling.grace_seconds + 5),
-            (None, 20.0),
+            (None, 10.0),
         ):
             # The autoscaler may have started a worker while it was being stopped: look again.
             targets = group if group is not None else self.processes.all()

@@ -217,6 +217,7 @@ class Settings(BaseSettings):
     audit_bucket: str = "sluice-audit"
     default_model: str = EMBEDDED
     embedded_model_url: str | None = None
+    embedded_patience_seconds: Positive = 30
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
     agents: tuple[AgentSettings, ...] = _DEFAULT_AGENTS

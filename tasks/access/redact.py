@@ -8,7 +8,10 @@ from typing import Any, Final
 
 REDACTED: Final = "[redacted]"
 
-_CARD: Final = re.compile(r"(?<![\w-])(?:\d{13,19}|\d{4}([ -])\d{4}\1\d{4}\1\d{1,7}|\d{4}([ -])\d{6}\2\d{5})(?![\w-])")
+# 14 to 16 digits that begin as cards do: clocks in milli-, micro- and nanoseconds do not look like that.
+_CARD: Final = re.compile(
+    r"(?<![\w-])(?:[3-6]\d{13,15}|[3-6]\d{3}([ -])\d{4}\1\d{4}\1\d{2,4}|3\d{3}([ -])\d{6}\2\d{5})(?![\w-])"
+)
 _TOKENS: Final = re.compile(
     r"\b(?:sk|pk|rk)[-_][A-Za-z0-9_-]{16,}|\b(?:AKIA|ASIA)[0-9A-Z]{16}\b|\bgh[pousr]_[A-Za-z0-9]{20,}"
     r"|\bgithub_pat_[A-Za-z0-9_]{20,}|\bxox[abprs]-[A-Za-z0-9-]{10,}"

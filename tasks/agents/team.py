@@ -71,7 +71,7 @@ class TeamRunner:
         state = bounded(dict(await assistant.save_state()))
         return AgentAnswer(
             output=response.chat_message.to_text().strip(),
-            model=label,
+            model=client.label or label,
             usage=_usage(response, len(steps)),
             steps=tuple(steps),
             session_state=state,

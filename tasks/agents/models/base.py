@@ -37,6 +37,8 @@ class ModelClient(ChatCompletionClient):
     """
 
     component_type = "model"
+    label: str = ""
+    """What results call the model that answered, where the client knows better than its maker; else empty."""
 
     def __init__(self, context_tokens: int) -> None:
         self._context_tokens = context_tokens

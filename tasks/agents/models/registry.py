@@ -85,7 +85,12 @@ class ModelRegistry:
         client = OpenAIClient(
             self._endpoint(resolved), resolved.settings, temperature=agent.temperature, max_tokens=limit
         )
-        return client, resolved.label
+        if (override or agent.model or self._settings.default_model) != EMBEDDED:
+            return client, resolved.label
+        from tasks.agents.models.patient import PatientClient
+
+        patience = self._settings.embedded_patience_seconds
+        return PatientClient(client, label=resolved.label, seconds=patience), resolved.label
 
     async def close(self) -> None:
         """Close the endpoints of the running loop. Another loop's sockets are not ours to touch."""

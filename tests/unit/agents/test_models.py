@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 
 import pytest
-from autogen_core.models import FunctionExecutionResult, FunctionExecutionResultMessage, UserMessage
+from autogen_core.models import (
+    CreateResult,
+    FunctionExecutionResult,
+    FunctionExecutionResultMessage,
+    RequestUsage,
+    UserMessage,
+)
 from pydantic import BaseModel
 
 from tasks.agents.models.digest import telling
 from tasks.agents.models.extractive import LABEL, ExtractiveClient
+from tasks.agents.models.patient import PatientClient
 from tasks.agents.models.registry import ModelRegistry
-from tasks.errors import ModelRefused
+from tasks.errors import ModelError, ModelRefused
 from tasks.settings import AgentSettings, ModelSettings, Settings
 
 TEXT = (
@@ -26,6 +34,40 @@ def test_telling_sentences_keep_their_order() -> None:
     )
     assert telling("Version 1.5 is out.") == "Version 1.5 is out."
     assert telling("") == ""
+
+
+class Scripted(ExtractiveClient):
+    """A model that takes its time, or fails."""
+
+    def __init__(self, *, seconds: float = 0, error: Exception | None = None) -> None:
+        super().__init__()
+        self._seconds, self._error = seconds, error
+
+    async def create(self, messages: object, **_: object) -> CreateResult:
+        await asyncio.sleep(self._seconds)
+        if self._error:
+            raise self._error
+        return CreateResult(finish_reason="stop", content="a model's words", usage=RequestUsage(1, 2), cached=False)
+
+
+async def test_a_model_that_answers_in_time_is_named() -> None:
+    client = PatientClient(Scripted(), label="small", seconds=5)
+    assert (await client.create([UserMessage(content=TEXT, source="user")])).content == "a model's words"
+    assert client.label == "small"
+
+
+@pytest.mark.parametrize("model", [Scripted(seconds=60), Scripted(error=ModelError("down"))])
+async def test_a_busy_model_is_not_waited_for_and_the_answer_says_who_gave_it(model: Scripted) -> None:
+    client = PatientClient(model, label="small", seconds=0.01)
+    answer = await client.create([UserMessage(content=TEXT, source="user")])
+    assert str(answer.content).startswith(LABEL)
+    assert client.label == "extractive (no language model): the embedded model was busy"
+
+
+async def test_a_model_that_refuses_is_an_error() -> None:
+    client = PatientClient(Scripted(error=ModelRefused("key")), label="small", seconds=5)
+    with pytest.raises(ModelRefused):
+        await client.create([UserMessage(content=TEXT, source="user")])
 
 
 async def test_every_extractive_answer_says_so_and_is_the_same_twice() -> None:
@@ -78,7 +120,7 @@ async def test_endpoints_are_shared_and_an_override_wins() -> None:
 
     assert label == "smollm2-135m-instruct (embedded)"
     assert one is not two
-    assert one._endpoint is two._endpoint
-    assert one._max_tokens == 64
+    assert one._model._endpoint is two._model._endpoint
+    assert one._model._max_tokens == 64
     await registry.close()
     await registry.close()
