@@ -13,7 +13,6 @@ import structlog
 
 from scaling.processes import Processes, Spawned
 from tasks.contracts.request import new_id
-from tasks.errors import StoreError
 from tasks.settings import PoolSettings, ScalingSettings, Settings
 from tasks.stores.broker import Broker, Depth
 from tasks.stores.connect import connect
@@ -141,6 +140,6 @@ async def autoscale(settings: Settings, processes: Processes) -> None:
             try:
                 seen = await scaler.run_once()
                 await stores.board.post_pools(seen)
-            except (StoreError, OSError) as error:
-                log.warning("autoscaler cannot look", error=str(error))
+            except Exception:  # an autoscaler that ends leaves everybody waiting
+                log.exception("autoscaler failed, trying again")
             await asyncio.sleep(settings.scaling.polling_seconds)

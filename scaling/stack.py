@@ -135,16 +135,13 @@ class Stack:
         With ``purge`` the data is deleted too. Returns the names of what was stopped.
         """
         stopped: list[str] = []
-        everything = self.processes.all()
-        managers = [spawned for spawned in everything if spawned.name in {AUTOSCALER, SCHEDULER}]
-        workers = [spawned for spawned in everything if pool_of(spawned)]
-        for group, grace in (
-            (managers, 10.0),
-            (workers, self.settings.scaling.grace_seconds + 5),
-            (None, 10.0),
-        ):
-            # The autoscaler may have started a worker while it was being stopped: look again.
-            targets = group if group is not None else self.processes.all()
+        groups: tuple[tuple[Callable[[Spawned], bool], float], ...] = (
+            (lambda spawned: spawned.name in {AUTOSCALER, SCHEDULER}, 10.0),
+            (lambda spawned: pool_of(spawned) is not None, self.settings.scaling.grace_seconds + 10),
+            (lambda _: True, 10.0),
+        )
+        for belongs, grace in groups:
+            targets = [spawned for spawned in self.processes.all() if belongs(spawned)]
             if targets:
                 tell(f"stopping {', '.join(spawned.name for spawned in targets)}")
             self.processes.stop(targets, grace=grace)

@@ -19,6 +19,7 @@ def make_app(settings: Settings, pool: str, handler: Handler) -> Celery:
     """Return the application that serves ``pool``."""
     app = Celery("sluice", broker=settings.redis_url, set_as_current=False)
     app.conf.update(
+        broker_transport="tasks.stores.transport:Transport",
         task_ignore_result=True,
         task_acks_late=True,
         task_queues=[_queue(name) for name in keys.queues(pool)],
@@ -62,7 +63,7 @@ def run_worker(settings: Settings, pool: str, name: str, handler: Handler, on_re
 
 
 def _queue(name: str) -> Queue:
-    # The default exchange routes by queue name: no binding tables to write or to look up.
+    # The default exchange routes by queue name: no binding tables to look up.
     return Queue(name, Exchange("", type="direct"), routing_key=name)
 
 

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
+import orjson
 import structlog
 
 from tasks import keys
@@ -16,7 +17,7 @@ from tasks.access.gate import Gate
 from tasks.audit.stream import AuditStream
 from tasks.contracts.audit import Action, Decision, Event
 from tasks.contracts.base import canonical, parse_versioned
-from tasks.contracts.message import Message
+from tasks.contracts.message import Message, decode_body
 from tasks.contracts.request import Request, new_id
 from tasks.contracts.result import ErrorInfo, Status
 from tasks.contracts.row import Row, Stage
@@ -27,6 +28,7 @@ from tasks.errors import (
     ModelRefused,
     NewerSchema,
     NotReady,
+    SessionConflict,
     SluiceError,
     StoreError,
 )
@@ -42,7 +44,9 @@ from tasks.stores.sessions import SessionStore
 
 log = structlog.get_logger()
 
-_MAX_RETRY_SECONDS = 60.0
+_MAX_RETRY_SECONDS: Final = 60.0
+_LOOK_SECONDS: Final = 1.0
+_MAX_NAME: Final = 128
 
 
 class Disposition(Enum):
@@ -100,6 +104,9 @@ class Hop:
         """Do the hop's work and hand the request on or end it."""
         raise NotImplementedError
 
+    def check(self, message: Message) -> None:
+        """Raise :class:`MalformedMessage` if no hop before this one can have sent ``message``."""
+
     async def give_up(self, attempt: Attempt, error: ErrorInfo) -> None:
         """End the request after its last attempt."""
         await self.end(attempt, Status.FAILED, error)
@@ -113,6 +120,7 @@ class Hop:
             # For a newer worker. Unread and uncounted it goes to the end of its queue, after a pause, so that old
             # workers do not spin on what they cannot read.
             log.info("handed back", reason=str(error))
+            await self._still_queued(raw)
             await asyncio.sleep(self.deps.settings.queue.hand_back_seconds)
             return Disposition.REQUEUE
         except MalformedMessage as error:
@@ -123,9 +131,9 @@ class Hop:
 
     async def _lead(self, message: Message, raw: dict[str, Any], tag: str) -> Disposition:
         try:
-            body = await self.deps.bodies.unpack(message)
-            if body is not None:
-                self.deps.gate.verify_body(message, body)
+            self.check(message)
+            if message.body.encoding != "object":
+                self.deps.gate.verify_body(message, decode_body(message.body))
         except MalformedMessage as error:
             # Not what was accepted: whoever wrote it must not be able to spend the attempts of the one who was.
             await self._quarantine(raw, str(error))
@@ -141,7 +149,7 @@ class Hop:
         attempt = Attempt(holder, number, message, now)
         try:
             async with self.deps.heartbeat.holding(attempt.ref, holder, tag):
-                await self._try(attempt, body, verdict)
+                await self._try(attempt, verdict)
         except LeaseLost as error:
             log.warning("attempt discarded", reason=str(error))
         except asyncio.CancelledError:
@@ -191,27 +199,43 @@ class Hop:
         [opened] = await self.deps.register.open([row], due=now + self.deps.settings.leases.unpublished_seconds)
         return opened
 
-    async def _try(self, attempt: Attempt, body: bytes | None, verdict: Verdict) -> None:
+    async def _try(self, attempt: Attempt, verdict: Verdict) -> None:
         message = attempt.message
         if attempt.number > 1:
             standing = await self.deps.results.get(message.tenant, message.id, message.revision)
             if standing:
                 await self.deps.finisher.close(message, standing)
                 return
-        if message.deadline and message.deadline <= self.deps.now():
-            error = ErrorInfo(code="expired", message=f"the deadline {message.deadline.isoformat()} has passed")
-            await self.end(attempt, Status.EXPIRED, error)
+        if self._is_overdue(message):
+            await self._expire(attempt)
             return
         if verdict is Verdict.EXHAUSTED:
             tried = self.deps.settings.queue.attempts
             await self.give_up(attempt, ErrorInfo(code=EXHAUSTED, message=f"{tried} attempts did not end"))
             return
         try:
-            await self.attempt(attempt, _request(message, body))
+            await self.attempt(attempt, await self._request(message))
         except LeaseLost:
             raise
+        except SessionConflict as error:
+            log.info("the session moved on, trying again", reason=str(error))
+            now = self.deps.now().timestamp()
+            await self.deps.register.postpone(attempt.ref, attempt.id, due=now, counted=False)
         except Exception as error:  # noqa: BLE001  whatever an agent, tool or store raises must not lose the request
             await self._failed(attempt, error)
+
+    async def _request(self, message: Message) -> Request:
+        body = await self.deps.bodies.unpack(message)
+        if body is None:
+            raise StoreError(f"{message.id}: its body is not in object storage")
+        self.deps.gate.verify_body(message, body)
+        return to_request(message, body)
+
+    async def _still_queued(self, raw: dict[str, Any]) -> None:
+        """Keep the sweeper from taking a message that nobody here may begin for a lost one."""
+        tenant, request_id = raw.get("tenant"), raw.get("id")
+        if isinstance(tenant, str) and isinstance(request_id, str):
+            await self.deps.register.seen(keys.ref(tenant, request_id), now=self.deps.now().timestamp())
 
     async def _failed(self, attempt: Attempt, error: Exception) -> None:
         info = describe(error)
@@ -220,7 +244,9 @@ class Hop:
             [self.event(attempt, Action.ATTEMPT_FAILED, reason=f"{info.code}: {info.message}")]
         )
         queue = self.deps.settings.queue
-        if not retryable(error):
+        if self._is_overdue(attempt.message):
+            await self._expire(attempt)
+        elif not retryable(error):
             await self.give_up(attempt, info)
         elif attempt.number >= queue.attempts:
             reason = f"{queue.attempts} attempts failed, the last with {info.code}: {info.message}"
@@ -230,12 +256,17 @@ class Hop:
             due = self.deps.now().timestamp() + pause
             await self.deps.register.postpone(attempt.ref, attempt.id, due=due, counted=True)
 
+    def _is_overdue(self, message: Message) -> bool:
+        return message.deadline is not None and message.deadline <= self.deps.now()
+
+    async def _expire(self, attempt: Attempt) -> None:
+        deadline = attempt.message.deadline
+        error = ErrorInfo(code="expired", message=f"the deadline {deadline.isoformat() if deadline else ''} has passed")
+        await self.end(attempt, Status.EXPIRED, error)
+
     async def _hand_back(self, attempt: Attempt) -> None:
         """Give a request back that this worker was told to stop; it is published at once and does not count."""
-        message = attempt.message
-        standing = await self.deps.results.get(message.tenant, message.id, message.revision)
-        if standing:
-            await self.deps.finisher.close(message, standing)
+        if await self._closed_already(attempt.message):
             return
         try:
             now = self.deps.now().timestamp()
@@ -245,8 +276,21 @@ class Hop:
             return
         log.info("handed back", attempt=attempt.number)
 
+    async def _closed_already(self, message: Message) -> bool:
+        """Close a request whose result is there. There is little time: a store that is away is not waited for."""
+        try:
+            async with asyncio.timeout(_LOOK_SECONDS):
+                standing = await self.deps.results.get(message.tenant, message.id, message.revision)
+                if standing:
+                    await self.deps.finisher.close(message, standing)
+                return standing is not None
+        except (TimeoutError, SluiceError) as error:
+            log.warning("could not look for a result, handing back all the same", error=str(error))
+            return False
+
     async def _quarantine(self, raw: dict[str, Any], reason: str) -> None:
-        tenant, request_id = str(raw.get("tenant", "")), str(raw.get("id", ""))
+        """Keep a message that no door wrote, whole, where nothing consumes it; then say so in the audit."""
+        tenant, request_id = str(raw.get("tenant", ""))[:_MAX_NAME], str(raw.get("id", ""))[:_MAX_NAME]
         log.error("message quarantined", reason=reason, request_id=request_id)
         event = Event(
             action=Action.MESSAGE_QUARANTINED,
@@ -257,10 +301,10 @@ class Hop:
             decision=Decision.DENY,
             reason=reason,
         )
-        await self.deps.audit.commit([event])
         now = self.deps.now().timestamp()
         ref = keys.ref(tenant, request_id)
-        await self.deps.broker.publish([Parcel(keys.QUARANTINE, self.task, ref, canonical(raw).decode(), now)])
+        await self.deps.broker.publish([Parcel(keys.QUARANTINE, self.task, ref, _spelt(raw), now)])
+        await self.deps.audit.commit([event])
 
     async def hand_over(self, attempt: Attempt, message: Message, pool: str) -> None:
         """Send the request to ``pool``: first in the register, then on the queue. The sweeper mends a gap."""
@@ -306,10 +350,12 @@ class Hop:
         )
 
 
-def _request(message: Message, body: bytes | None) -> Request:
-    if body is None:
-        raise StoreError(f"{message.id}: its body is not in object storage")
-    return to_request(message, body)
+def _spelt(raw: dict[str, Any]) -> str:
+    """Return ``raw`` as JSON; what nests deeper than can be written is kept as text."""
+    try:
+        return canonical(raw).decode()
+    except (orjson.JSONEncodeError, RecursionError):
+        return canonical({"unreadable": repr(raw)}).decode()
 
 
 def describe(error: Exception) -> ErrorInfo:
@@ -320,4 +366,4 @@ def describe(error: Exception) -> ErrorInfo:
 
 def retryable(error: Exception) -> bool:
     """Tell whether trying again may help."""
-    return not isinstance(error, ModelRefused | InvalidInput | NotReady)
+    return not isinstance(error, ModelRefused | InvalidInput | NotReady | MalformedMessage)

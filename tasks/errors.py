@@ -73,6 +73,12 @@ class LeaseLost(SluiceError):
     code = "lease_lost"
 
 
+class SessionConflict(SluiceError):
+    """Another request took the version of the session that this attempt wanted to write."""
+
+    code = "session_conflict"
+
+
 class NewerSchema(SluiceError):
     """A message of a newer major schema version. It is for a newer worker."""
 

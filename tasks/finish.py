@@ -21,7 +21,7 @@ from tasks.contracts.base import sha256
 from tasks.contracts.message import Message
 from tasks.contracts.result import ErrorInfo, Result, Status, Timings
 from tasks.contracts.session import SessionVersion
-from tasks.errors import AlreadyExists, LeaseLost
+from tasks.errors import AlreadyExists, SessionConflict
 from tasks.publish import publish_row
 from tasks.stores.broker import Broker, Parcel
 from tasks.stores.register import Register
@@ -73,7 +73,7 @@ class Finisher:
         """Run steps 1 to 5; return the result that stands, which may be another attempt's.
 
         Raises:
-            LeaseLost: the session went on without this attempt; what it did is discarded and must be done again.
+            SessionConflict: the session went on without this attempt, whose work is discarded and must be done again.
         """
         self.passed("begin")
         await self._audit.commit([*outcome.events, written(outcome)])
@@ -114,7 +114,7 @@ class Finisher:
             mine = (version.result.request_id, version.result.revision)
             if latest is None or (latest.result.request_id, latest.result.revision) != mine:
                 await self._audit.commit([discarded(outcome, latest.result if latest else None)])
-                raise LeaseLost(f"{version.session_id}: another request took version {version.version}") from None
+                raise SessionConflict(f"{version.session_id}: another request took version {version.version}") from None
             return latest.result
         return version.result
 

@@ -109,7 +109,8 @@ class LoopPool(BasePool):
     def _on_done(self, future: Future[Disposition], callback: Callback | None, begun: float) -> None:
         """Pass an outcome to the main thread; loop thread."""
         if callback:
-            self._finished.append((callback, future.result(), time.monotonic() - begun))
+            disposition = Disposition.REQUEUE if future.cancelled() else future.result()
+            self._finished.append((callback, disposition, time.monotonic() - begun))
         self._running.discard(future)
         self._progress.set()
         if self._hub is not None:
@@ -135,8 +136,8 @@ class LoopPool(BasePool):
         self._drain(_CANCEL_MARGIN_SECONDS)
         try:
             asyncio.run_coroutine_threadsafe(self._handler.close(), self._loop).result(_CANCEL_MARGIN_SECONDS)
-        except TimeoutError:
-            log.warning("stores did not close in time")
+        except Exception as error:  # noqa: BLE001  the process ends all the same, and has to end in order
+            log.warning("stores did not close", error=repr(error))
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(_CANCEL_MARGIN_SECONDS)
         if not self._thread.is_alive():

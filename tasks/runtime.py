@@ -20,6 +20,7 @@ from tasks.audit.stream import AuditStream
 from tasks.contracts.base import utc_now
 from tasks.contracts.request import new_id
 from tasks.contracts.result import IntentInfo
+from tasks.errors import StoreError
 from tasks.finish import Finisher
 from tasks.heartbeat import Heartbeat
 from tasks.settings import Settings
@@ -169,7 +170,8 @@ class WorkerRuntime:
         beating.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await beating
-        await self._stores.board.retire(self.name)
+        with contextlib.suppress(StoreError):  # a board that is away will forget this worker by itself
+            await self._stores.board.retire(self.name)
 
 
 @contextlib.asynccontextmanager

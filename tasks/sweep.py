@@ -20,7 +20,8 @@ from tasks.contracts.message import Message
 from tasks.contracts.request import new_id
 from tasks.contracts.result import ErrorInfo, Status
 from tasks.contracts.row import Row
-from tasks.finish import Finisher, Outcome, unanswered
+from tasks.errors import MalformedMessage, NewerSchema
+from tasks.finish import EXHAUSTED, Finisher, Outcome, unanswered
 from tasks.publish import publish_rows
 from tasks.settings import Settings
 from tasks.stores.broker import Broker
@@ -30,7 +31,7 @@ log = structlog.get_logger()
 
 ACTOR: Final = "sweeper"
 _LIMIT: Final = 500
-_CLOCK_SKEW_SECONDS: Final = 1.0
+_CLOCK_SKEW_SECONDS: Final = 5.0
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,10 @@ class Sweeper:
             for queue in keys.queues(pool):
                 oldest = await self._broker.oldest(queue)
                 before = now - self._settings.leases.lost_seconds
+                if oldest is not None and oldest > now + _CLOCK_SKEW_SECONDS:
+                    # A clock that is ahead says nothing about what is older. It is looked at again when it is gone.
+                    log.warning("a message from the future", queue=queue, ahead_seconds=oldest - now)
+                    continue
                 if oldest is not None:
                     before = min(before, oldest - _CLOCK_SKEW_SECONDS)
                 refs = await self._register.lost(queue, before=before, limit=_LIMIT)
@@ -125,25 +130,38 @@ class Sweeper:
         if not rows:
             return 0
         await self._audit.commit([event for row in rows for event in _events(row, why)])
-        await publish_rows(rows, self._register, self._broker, now=now)
+        hopeless = [row for row in rows if row.losses > self._settings.queue.attempts]
+        for row in hopeless:
+            # Something takes its message away again and again, and never begins: nobody will answer it.
+            await self._end(row, Status.FAILED, ErrorInfo(code=EXHAUSTED, message=f"lost {row.losses} times"))
+        await publish_rows([row for row in rows if row not in hopeless], self._register, self._broker, now=now)
         return len(rows)
 
     async def _expire(self, now: float) -> int:
         ended = 0
         for ref in await self._register.overdue(now=now, limit=_LIMIT):
-            holder = new_id()
-            if not await self._register.seize(ref, holder, now=now, lease=self._settings.leases.lease_seconds):
-                continue  # an attempt is at it, and looks at the deadline itself
             row = await self._register.get(ref)
-            if row is None:
-                continue
-            message = parse_versioned(Message, row.message)
             error = ErrorInfo(code="expired", message="the deadline passed before the request was done")
-            result = unanswered(message, Status.EXPIRED, error, attempt=holder, now=self._now())
-            event = _event(row, Action.REQUEST_EXPIRED, reason=error.message)
-            await self._finisher.finish(Outcome(message, result, actor=ACTOR, events=[event]))
-            ended += 1
+            ended += row is not None and await self._end(row, Status.EXPIRED, error)
         return ended
+
+    async def _end(self, row: Row, status: Status, error: ErrorInfo) -> bool:
+        """End a request that no attempt holds; tell whether it was ended."""
+        ref = keys.ref(row.tenant, row.id)
+        holder = new_id()
+        now = self._now()
+        if not await self._register.seize(ref, holder, now=now.timestamp(), lease=self._settings.leases.lease_seconds):
+            return False  # an attempt is at it, and looks at the deadline itself
+        try:
+            message = parse_versioned(Message, row.message)
+        except (MalformedMessage, NewerSchema) as problem:
+            log.warning("left for a newer sweeper", ref=ref, reason=str(problem))
+            return False
+        result = unanswered(message, status, error, attempt=holder, now=now)
+        action = Action.REQUEST_EXPIRED if status is Status.EXPIRED else Action.REQUEST_DEAD_LETTERED
+        event = _event(row, action, reason=error.message)
+        await self._finisher.finish(Outcome(message, result, actor=ACTOR, events=[event]))
+        return True
 
 
 def _events(row: Row, why: Due) -> list[Event]:

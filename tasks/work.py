@@ -10,6 +10,7 @@ from tasks.agents.types import AgentAnswer, AgentRunner, AgentTask, ToolCall
 from tasks.attempt import Attempt, Deps, Hop
 from tasks.contracts.audit import Action, Event
 from tasks.contracts.base import canonical, sha256
+from tasks.contracts.message import Message
 from tasks.contracts.request import Request
 from tasks.contracts.result import AgentInfo, ErrorInfo, Result, Status, Timings
 from tasks.contracts.row import Stage
@@ -57,12 +58,17 @@ class Work(Hop):
         )
         await self._finish(attempt, agent, result, version)
 
+    def check(self, message: Message) -> None:
+        """See :class:`tasks.attempt.Hop`."""
+        if message.agent_type is None:
+            raise MalformedMessage(f"{message.id}: no agent type in a message to an agent pool")
+
     async def give_up(self, attempt: Attempt, error: ErrorInfo) -> None:
         """Hand over to the agent type's fallback where there is one and it was not tried yet; else end as failed."""
-        agent = self._agent(attempt)
+        agent = self._configured(attempt.message.agent_type)
         # A request that kills its workers is not passed on to kill the next pool's.
         crashed = attempt.number > self.deps.settings.queue.attempts
-        if agent.fallback is None or attempt.message.fallback_from or crashed:
+        if agent is None or agent.fallback is None or attempt.message.fallback_from or crashed:
             await self.end(attempt, Status.FAILED, error)
             return
         message = attempt.message.model_copy(update={"agent_type": agent.fallback, "fallback_from": agent.type})
@@ -72,25 +78,30 @@ class Work(Hop):
         await self.hand_over(attempt, message, pool)
 
     def _agent(self, attempt: Attempt) -> AgentSettings:
-        agent_type = attempt.message.agent_type
-        if agent_type is None:
-            raise MalformedMessage(f"{attempt.message.id}: no agent type in a message to an agent pool")
-        return self.deps.settings.agent(agent_type)
+        agent = self._configured(attempt.message.agent_type)
+        if agent is None:
+            raise MalformedMessage(f"{attempt.message.id}: {attempt.message.agent_type!r} is no agent type here")
+        return agent
+
+    def _configured(self, agent_type: str | None) -> AgentSettings | None:
+        return next((agent for agent in self.deps.settings.agents if agent.type == agent_type), None)
 
     async def _answer(
         self, attempt: Attempt, request: Request, agent: AgentSettings, state: dict[str, object] | None
     ) -> tuple[AgentAnswer, float]:
         pool = keys.agent_pool(agent.type)
         self.deps.audit.report(self.event(attempt, Action.AGENT_STARTED, resource=pool))
-        if request.model:
-            self.deps.audit.report(self.event(attempt, Action.MODEL_OVERRIDE, resource=pool, model=request.model))
+        # The model that was asked for may be why the request fell back: the fallback answers with its own.
+        model = None if attempt.message.fallback_from else request.model
+        if model:
+            self.deps.audit.report(self.event(attempt, Action.MODEL_OVERRIDE, resource=pool, model=model))
 
         def on_tool(call: ToolCall) -> None:
             self.deps.audit.report(self._tool_event(attempt, call))
 
         task = AgentTask(
             agent=agent,
-            model=request.model,
+            model=model,
             request_id=request.id,
             tenant=request.tenant,
             text=request.text,

@@ -68,7 +68,20 @@ async def _python(_: Settings) -> Finding:
 async def _servers(_: Settings) -> Finding:
     from scaling.stack import redis_server, s3_server
 
-    return Finding("embedded servers", "ok", f"{redis_server().name}, {s3_server().name}")
+    try:
+        return Finding("embedded servers", "ok", f"{redis_server().name}, {s3_server().name}")
+    except NotReady as error:
+        return Finding("embedded servers", "warning", str(error), "needed for `sluice up` only")
+
+
+async def _tools(settings: Settings) -> Finding:
+    from tasks.agents.tools.registry import ToolRegistry
+
+    tools = ToolRegistry(settings.tools)
+    for agent in settings.agents:
+        tools.check(agent)
+    names = {name for agent in settings.agents for name in agent.tools}
+    return Finding("tools", "ok", ", ".join(sorted(names)) or "none")
 
 
 async def _classifier(settings: Settings) -> Finding:
@@ -174,4 +187,5 @@ CHECKS: Final[dict[str, Check]] = {
     "data bucket": _data_bucket,
     "audit bucket": _audit_bucket,
     "models": _models,
+    "tools": _tools,
 }

@@ -74,6 +74,9 @@ def main() -> None:
     except SluiceError as error:
         report(error)
         sys.exit(error.exit_code)
+    except OSError as error:
+        report(SluiceError(f"{error.filename or ''}: {error.strerror or error}".lstrip(": ")))
+        sys.exit(SluiceError.exit_code)
     sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from handlers.cli.common import json_option, print_json, run, settings_of
-from tasks.errors import StoreError
 
 if TYPE_CHECKING:
     from tasks.settings import Settings
@@ -88,8 +87,8 @@ async def _sweep_forever(settings: Settings) -> None:
         while True:
             try:
                 await sweeper.run_once()
-            except StoreError as error:
-                log.warning("sweep failed, trying again", error=str(error))
+            except Exception:  # a sweeper that ends leaves everybody waiting
+                log.exception("sweep failed, trying again")
             await asyncio.sleep(settings.leases.sweep_seconds)
 
 

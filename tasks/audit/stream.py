@@ -22,6 +22,7 @@ from tasks.stores.objects import ObjectStore
 log = structlog.get_logger()
 
 MAX_SEGMENT_RECORDS: Final = 2000
+_CLOSE_SECONDS: Final = 2.0
 _RETRY_SECONDS: Final = (0.1, 0.3, 1.0, 3.0)
 
 
@@ -86,7 +87,12 @@ class AuditStream:
         """Write what is pending and stop."""
         if self._task is None:
             return
-        await self.commit()
+        try:
+            await self.commit(timeout=_CLOSE_SECONDS)
+        except StoreError:
+            # The only copy that will be left of them.
+            left = [record.to_bytes().decode() for record in self._pending]
+            log.exception("audit records not written", stream=self.name, records=left)
         self._task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self._task

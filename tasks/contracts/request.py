@@ -16,6 +16,7 @@ from pydantic import (
     Field,
     JsonValue,
     StringConstraints,
+    UrlConstraints,
     field_validator,
 )
 
@@ -122,7 +123,7 @@ class Request(StrictContract):
     model: ModelName | None = None
     priority: Annotated[Priority, Field(strict=False)] = Priority.NORMAL
     deadline: Annotated[UtcDatetime | None, Field(strict=False), BeforeValidator(_check_deadline)] = None
-    callback: AnyHttpUrl | None = None
+    callback: Annotated[AnyHttpUrl, UrlConstraints(max_length=2048)] | None = None
     traceparent: Annotated[str, StringConstraints(max_length=128)] | None = None
     metadata: dict[str, JsonValue] = Field(default_factory=dict)
 

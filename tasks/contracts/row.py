@@ -17,8 +17,9 @@ class Stage(StrEnum):
 class Row(Contract):
     """A register row. Times are Unix seconds; ``message`` is the JSON that is published, and published again if lost.
 
-    ``generation`` counts the times that the request was handed to a queue, so that an old confirmation is not
-    taken for a new one. ``holder`` is the attempt that has the lease, empty when none has.
+    ``generation`` counts the times that the request was handed to a queue, so that an old confirmation is not taken
+    for a new one; ``losses`` how often its message was then gone with nobody at it. ``holder`` is the attempt that has
+    the lease, empty when none has.
     """
 
     tenant: str
@@ -35,6 +36,7 @@ class Row(Contract):
     queued_at: float = 0.0
     due: float = 0.0
     attempts: int = 0
+    losses: int = 0
     holder: str = ""
     lease_end: float = 0.0
     deadline: float | None = None

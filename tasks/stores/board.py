@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Mapping
-from typing import Any
+from typing import Any, Final
 
 import orjson
 import redis.asyncio
@@ -11,6 +11,9 @@ from redis.exceptions import RedisError
 
 from tasks import keys
 from tasks.errors import StoreError
+
+_FORGET_SECONDS: Final = 3600.0
+"""A worker that was killed could not take itself off; after this time somebody else does."""
 
 
 class Board:
@@ -30,6 +33,9 @@ class Board:
     async def workers(self, *, since: float) -> list[dict[str, Any]]:
         """Return the workers that gave a sign of life since ``since``, with their ``name``."""
         found = await self._read(keys.WORKERS)
+        for name, facts in found.items():
+            if facts["beat"] < since - _FORGET_SECONDS:
+                await self.retire(name)
         return [{"name": name, **facts} for name, facts in found.items() if facts["beat"] > since]
 
     async def post_pools(self, pools: Mapping[str, Mapping[str, int]]) -> None:

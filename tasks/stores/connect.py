@@ -9,6 +9,7 @@ import redis.asyncio
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialWithJitterBackoff
 
+from tasks.errors import SettingsError
 from tasks.settings import Settings
 from tasks.stores.board import Board
 from tasks.stores.bodies import BodyStore
@@ -46,12 +47,15 @@ class Stores:
 
 def connect(settings: Settings) -> Stores:
     """Return the stores. Connections are made when they are first used."""
-    client = redis.asyncio.Redis.from_url(
-        settings.redis_url,
-        retry=Retry(ExponentialWithJitterBackoff(cap=1.0, base=0.05), 3),
-        socket_timeout=10,
-        socket_connect_timeout=5,
-    )
+    try:
+        client = redis.asyncio.Redis.from_url(
+            settings.redis_url,
+            retry=Retry(ExponentialWithJitterBackoff(cap=1.0, base=0.05), 3),
+            socket_timeout=10,
+            socket_connect_timeout=5,
+        )
+    except ValueError as error:
+        raise SettingsError(f"redis_url: {error}") from error
     data = data_store(settings)
     return Stores(
         redis=client,

@@ -24,6 +24,7 @@ class MemoryRegister:
         self._leases: Index = {}
         self._deadlines: Index = {}
         self._queued: dict[str, Index] = defaultdict(dict)
+        self._released: dict[str, str] = {}
         self._lines: dict[tuple[str, str], list[str]] = defaultdict(list)
 
     def forget(self, ref: str) -> None:
@@ -61,7 +62,7 @@ class MemoryRegister:
             self._unpublished.pop(ref, None)
             self._queued[queue][ref] = now
 
-    async def begin(
+    async def begin(  # noqa: PLR0911  as many ways out as there are verdicts
         self,
         ref: str,
         *,
@@ -81,6 +82,9 @@ class MemoryRegister:
             return Begun(Verdict.MISMATCH)
         if (row.stage, row.revision) != (stage, revision):
             return Begun(Verdict.STALE)
+        if row.holder == holder:
+            verdict = Verdict.EXHAUSTED if row.attempts > attempts else Verdict.STARTED
+            return Begun(verdict, row.attempts)
         if _is_live(row, now):
             return Begun(Verdict.HELD)
         self._queued[row.queue].pop(ref, None)
@@ -98,6 +102,7 @@ class MemoryRegister:
             published=True,
             recorded=True,
             parked=False,
+            losses=0,
         )
         self._leases[ref] = now + lease
         return Begun(Verdict.EXHAUSTED if count > attempts else Verdict.STARTED, count)
@@ -118,7 +123,10 @@ class MemoryRegister:
 
     async def advance(self, ref: str, holder: str, handover: Handover, *, due: float) -> int:
         """See the port."""
+        if self._released.get(ref) == holder:
+            return self.rows[ref].generation
         row = self._held(ref, holder)
+        self._released[ref] = holder
         self._set(
             ref,
             holder="",
@@ -136,7 +144,10 @@ class MemoryRegister:
 
     async def postpone(self, ref: str, holder: str, *, due: float, counted: bool) -> None:
         """See the port."""
+        if self._released.get(ref) == holder:
+            return
         row = self._held(ref, holder)
+        self._released[ref] = holder
         attempts = row.attempts if counted else row.attempts - 1
         self._set(ref, holder="", published=False, due=due, attempts=attempts, generation=row.generation + 1)
         self._leases.pop(ref, None)
@@ -151,6 +162,7 @@ class MemoryRegister:
         if row is None:
             return None
         del self.rows[ref]
+        self._released.pop(ref, None)
         for index in (self._leases, self._unpublished, self._deadlines, self._queued[row.queue]):
             index.pop(ref, None)
         return self._release(row, ref, now) if row.session else None
@@ -175,6 +187,13 @@ class MemoryRegister:
         self._unpublished.pop(ref, None)
         self._leases[ref] = now + lease
         return True
+
+    async def seen(self, ref: str, *, now: float) -> None:
+        """See the port."""
+        row = self.rows.get(ref)
+        if row is not None and ref in self._queued[row.queue]:
+            self._set(ref, queued_at=now)
+            self._queued[row.queue][ref] = now
 
     async def get(self, ref: str) -> Row | None:
         """See the port."""
@@ -214,7 +233,8 @@ class MemoryRegister:
         self._leases.pop(ref, None)
         queued.pop(ref, None)
         self._unpublished[ref] = due
-        return self._set(ref, holder="", published=False, due=due, generation=row.generation + 1)
+        losses = row.losses + (why is Due.LOST)
+        return self._set(ref, holder="", published=False, due=due, losses=losses, generation=row.generation + 1)
 
     async def counts(self) -> dict[str, int]:
         """See the port."""

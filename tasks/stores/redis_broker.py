@@ -68,6 +68,11 @@ def headers(parcel: Parcel) -> dict[str, Any]:
     }
 
 
+def task_body(message: str) -> str:
+    """Return the body of a task message whose one argument is the JSON text ``message``."""
+    return f"[[{message}],{{}},{_EMBED}]"
+
+
 class RedisBroker:
     """See :class:`tasks.stores.broker.Broker`."""
 
@@ -88,7 +93,7 @@ class RedisBroker:
         try:
             for parcel in parcels:
                 self._producer.publish(
-                    f"[[{parcel.message}],{{}},{_EMBED}]",
+                    task_body(parcel.message),
                     routing_key=parcel.queue,
                     headers=headers(parcel),
                     content_type=keys.CONTENT_TYPE,
@@ -105,10 +110,12 @@ class RedisBroker:
         raw = await _guard(cast("Awaitable[bytes | None]", self._redis.lindex(queue, -1)))
         if raw is None:
             return None
-        queued_at = orjson.loads(raw).get("headers", {}).get("queued_at")
-        # A message of another producer says nothing about time: treat it as the oldest of all, so that nothing
-        # behind it is taken for lost.
-        return float(queued_at) if isinstance(queued_at, int | float) else 0.0
+        try:
+            return float(orjson.loads(raw)["headers"]["queued_at"])
+        except (orjson.JSONDecodeError, LookupError, TypeError, ValueError):
+            # A message of another producer says nothing about time: treat it as the oldest of all, so that nothing
+            # behind it is taken for lost.
+            return 0.0
 
     async def depths(self, pools: Sequence[str]) -> dict[str, Depth]:
         """See the port."""

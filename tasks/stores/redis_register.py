@@ -30,6 +30,7 @@ class RedisRegister:
         self._postpone = client.register_script(scripts.POSTPONE)
         self._clear = client.register_script(scripts.CLEAR)
         self._seize = client.register_script(scripts.SEIZE)
+        self._seen = client.register_script(scripts.SEEN)
         self._reclaim = client.register_script(scripts.RECLAIM)
 
     async def open(self, rows: Sequence[Row], *, due: float) -> list[Opened]:
@@ -130,6 +131,10 @@ class RedisRegister:
         )
         return bool(taken)
 
+    async def seen(self, ref: str, *, now: float) -> None:
+        """See the port."""
+        await _guard(self._seen(keys=[keys.row(ref)], args=[ref, repr(now)]))
+
     async def get(self, ref: str) -> Row | None:
         """See the port."""
         fields = await _guard(cast("Awaitable[dict[bytes, bytes]]", self._redis.hgetall(keys.row(ref))))
@@ -200,6 +205,7 @@ def to_hash(row: Row, session_line: str) -> dict[str, str]:
         "queued_at": repr(row.queued_at),
         "due": repr(row.due),
         "attempts": str(row.attempts),
+        "losses": str(row.losses),
         "holder": row.holder,
         "lease_end": repr(row.lease_end),
         "deadline": "" if row.deadline is None else repr(row.deadline),

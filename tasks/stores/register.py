@@ -115,6 +115,9 @@ class Register(Protocol):
     async def seize(self, ref: str, holder: str, *, now: float, lease: float) -> bool:
         """Take the lease without counting an attempt, unless a live one exists. For ending an overdue request."""
 
+    async def seen(self, ref: str, *, now: float) -> None:
+        """Say that the message of a published request was in its queue at ``now``: it is not lost."""
+
     async def get(self, ref: str) -> Row | None:
         """Return the row, or None."""
 

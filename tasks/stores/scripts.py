@@ -66,6 +66,7 @@ return 1
 
 # KEYS row done LEASES UNPUBLISHED
 # ARGV ref stage revision digest holder now lease-end attempts
+# The holder's own lease means that the command was sent twice: its first answer was lost.
 BEGIN: Final = f"""{_HEAD}
 local r = redis.call('HMGET', KEYS[1], 'digest', 'stage', 'revision', 'holder', 'lease_end', 'attempts', 'queue',
                      'session')
@@ -75,6 +76,9 @@ if not r[1] then
 end
 if r[1] ~= ARGV[4] then return {{'mismatch', 0}} end
 if r[2] ~= ARGV[2] or r[3] ~= ARGV[3] then return {{'stale', 0}} end
+if r[4] == ARGV[5] then
+  return {{tonumber(r[6]) > tonumber(ARGV[8]) and 'exhausted' or 'started', tonumber(r[6])}}
+end
 if r[4] ~= '' and tonumber(r[5]) > tonumber(ARGV[6]) then return {{'held', 0}} end
 redis.call('ZREM', '{_QUEUED}' .. r[7], ARGV[1])
 redis.call('ZREM', KEYS[4], ARGV[1])
@@ -85,7 +89,7 @@ if r[2] == 'work' and r[8] ~= '' and head(r[8]) ~= ARGV[1] then
 end
 local attempts = tonumber(r[6]) + 1
 redis.call('HSET', KEYS[1], 'holder', ARGV[5], 'lease_end', ARGV[7], 'attempts', attempts, 'published', '1',
-           'recorded', '1', 'parked', '0')
+           'recorded', '1', 'parked', '0', 'losses', '0')
 redis.call('ZADD', KEYS[3], ARGV[7], ARGV[1])
 if attempts > tonumber(ARGV[8]) then return {{'exhausted', attempts}} end
 return {{'started', attempts}}
@@ -104,10 +108,13 @@ return 1
 
 # KEYS row LEASES UNPUBLISHED
 # ARGV ref holder stage queue message due
+# A command whose answer was lost is sent again: ``released_by`` tells that it had been done.
 ADVANCE: Final = """
-if redis.call('HGET', KEYS[1], 'holder') ~= ARGV[2] then return -1 end
-redis.call('HSET', KEYS[1], 'holder', '', 'stage', ARGV[3], 'queue', ARGV[4], 'message', ARGV[5], 'published', '0',
-           'attempts', '0', 'due', ARGV[6])
+local r = redis.call('HMGET', KEYS[1], 'holder', 'released_by', 'generation')
+if r[2] == ARGV[2] then return tonumber(r[3]) end
+if r[1] ~= ARGV[2] then return -1 end
+redis.call('HSET', KEYS[1], 'holder', '', 'released_by', ARGV[2], 'stage', ARGV[3], 'queue', ARGV[4],
+           'message', ARGV[5], 'published', '0', 'attempts', '0', 'due', ARGV[6])
 redis.call('ZREM', KEYS[2], ARGV[1])
 redis.call('ZADD', KEYS[3], ARGV[6], ARGV[1])
 return redis.call('HINCRBY', KEYS[1], 'generation', 1)
@@ -116,8 +123,10 @@ return redis.call('HINCRBY', KEYS[1], 'generation', 1)
 # KEYS row LEASES UNPUBLISHED
 # ARGV ref holder due counted
 POSTPONE: Final = """
-if redis.call('HGET', KEYS[1], 'holder') ~= ARGV[2] then return 0 end
-redis.call('HSET', KEYS[1], 'holder', '', 'published', '0', 'due', ARGV[3])
+local r = redis.call('HMGET', KEYS[1], 'holder', 'released_by')
+if r[2] == ARGV[2] then return 1 end
+if r[1] ~= ARGV[2] then return 0 end
+redis.call('HSET', KEYS[1], 'holder', '', 'released_by', ARGV[2], 'published', '0', 'due', ARGV[3])
 if ARGV[4] == '0' then redis.call('HINCRBY', KEYS[1], 'attempts', -1) end
 redis.call('HINCRBY', KEYS[1], 'generation', 1)
 redis.call('ZREM', KEYS[2], ARGV[1])
@@ -180,8 +189,19 @@ else score = redis.call('ZSCORE', KEYS[2], ARGV[1]) end
 if not score or tonumber(score) > before then return {{}} end
 redis.call('HSET', KEYS[1], 'holder', '', 'published', '0', 'due', ARGV[4])
 redis.call('HINCRBY', KEYS[1], 'generation', 1)
+if ARGV[2] == 'lost' then redis.call('HINCRBY', KEYS[1], 'losses', 1) end
 redis.call('ZREM', KEYS[2], ARGV[1])
 redis.call('ZREM', queued, ARGV[1])
 redis.call('ZADD', KEYS[3], ARGV[4], ARGV[1])
 return redis.call('HGETALL', KEYS[1])
+"""
+
+# KEYS row
+# ARGV ref now
+SEEN: Final = f"""
+local queue = redis.call('HGET', KEYS[1], 'queue')
+if not queue or not redis.call('ZSCORE', '{_QUEUED}' .. queue, ARGV[1]) then return 0 end
+redis.call('HSET', KEYS[1], 'queued_at', ARGV[2])
+redis.call('ZADD', '{_QUEUED}' .. queue, ARGV[2], ARGV[1])
+return 1
 """

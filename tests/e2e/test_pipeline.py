@@ -177,3 +177,37 @@ async def test_turns_of_a_session_run_in_the_order_of_acceptance(settings: Setti
     ends = [results[request_id].timings.finished_at for request_id in ids]
     assert ends == sorted(ends)
     assert len((await gather(settings, tenant)).sessions) == 8
+
+
+JUNK = [
+    b"\x00\xff junk",
+    b"null",
+    b"123",
+    b"{}",
+    b'{"body": "e30=", "headers": {}, "properties": {}}',
+    b'{"body": 7, "headers": {"task": [], "id": 1}, "properties": {"delivery_tag": 1}}',
+    b'{"body":"not base64!","content-type":"application/json","content-encoding":"utf-8","headers":{"task":"sluice.route",'
+    b'"id":"x"},"properties":{"body_encoding":"base64","delivery_tag":"t","delivery_info":{"exchange":"",'
+    b'"routing_key":"requests"}}}',
+    b'{"body":"[[{\\"x\\":' + b"[" * 300 + b"]" * 300 + b'}],{},{}]","content-type":"application/json",'
+    b'"content-encoding":"utf-8","headers":{"task":"sluice.route","id":"x"},"properties":{"delivery_tag":"t",'
+    b'"delivery_info":{"exchange":"","routing_key":"requests"}}}',
+]
+
+
+async def test_junk_on_a_queue_is_quarantined_and_stops_nobody(settings: Settings, fleet: Fleet) -> None:
+    tenant = tenant_of("junk")
+    async with connect(settings) as stores, AsyncProducer(settings, tenant=tenant) as producer:
+        for junk in JUNK:
+            await stores.redis.lpush("requests", junk)
+        request_id = await producer.submit("What is a queue?", intent="answer_question")
+        fleet.sweeper()
+        workers = [fleet.worker(keys.INTENT_POOL), fleet.worker(RESPONDER)]
+        assert (await producer.result(request_id, 60)).status == "succeeded"
+        for _ in range(100):
+            if await stores.broker.length(keys.QUARANTINE) == len(JUNK):
+                break
+            await asyncio.sleep(0.1)
+        assert await stores.broker.length(keys.QUARANTINE) == len(JUNK)
+        assert await stores.broker.length("requests") == 0
+        assert [worker.poll() for worker in workers] == [None, None]
