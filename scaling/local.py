@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 import structlog
 
@@ -19,7 +20,10 @@ from tasks.stores.connect import connect
 
 log = structlog.get_logger()
 
-WORKER_PREFIX = "worker-"
+WORKER_PREFIX: Final = "worker-"
+_START_WINDOW_SECONDS: Final = 60.0
+_STARTS_PER_WORKER: Final = 10
+_KEPT_LOGS: Final = 50
 
 
 def wanted(depth: Depth, pool: PoolSettings) -> int:
@@ -66,6 +70,7 @@ class Autoscaler:
         self._now = now
         self._trends = {pool: Trend() for pool in pools}
         self._stopping: set[int] = set()
+        self._starts: dict[str, list[float]] = {}
 
     async def run_once(self) -> dict[str, dict[str, int]]:
         """Look once and act; return what each pool has and wants."""
@@ -73,6 +78,16 @@ class Autoscaler:
         running = self._workers()
         self._stopping &= {worker.pid for workers in running.values() for worker in workers}
         return {pool: self._scale(pool, depths[pool], running.get(pool, [])) for pool in self._pools}
+
+    def _may_start(self, pool: str) -> bool:
+        """Tell whether another start is sensible: workers that die again and again are not started at every look."""
+        now = self._now()
+        recent = [time for time in self._starts.get(pool, ()) if time > now - _START_WINDOW_SECONDS]
+        allowed = len(recent) < _STARTS_PER_WORKER * self._pools[pool].max_workers
+        if not allowed:
+            log.warning("workers do not stay alive, waiting", pool=pool, starts=len(recent))
+        self._starts[pool] = [*recent, now] if allowed else recent
+        return allowed
 
     def _scale(self, pool: str, depth: Depth, workers: list[Spawned]) -> dict[str, int]:
         serving = [worker for worker in workers if worker.pid not in self._stopping]
@@ -89,7 +104,8 @@ class Autoscaler:
                 running=depth.running,
             )
         for _ in range(decided - len(serving)):
-            self._start(pool)
+            if self._may_start(pool):
+                self._start(pool)
         for worker in sorted(serving, key=lambda worker: worker.created)[decided:]:
             self._stopping.add(worker.pid)
             self._stop(worker)
@@ -111,6 +127,7 @@ def pool_of(spawned: Spawned) -> str | None:
 
 def start_worker(processes: Processes, pool: str) -> Spawned:
     """Start one worker process of ``pool``."""
+    processes.prune_logs(WORKER_PREFIX, keep=_KEPT_LOGS)
     command = [sys.executable, "-m", "handlers.cli.main", "worker", "--pool", pool]
     return processes.start(f"{WORKER_PREFIX}{pool}-{new_id()[-8:]}", command)
 

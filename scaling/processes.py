@@ -82,6 +82,14 @@ class Processes:
         """Return where the output of ``name`` goes."""
         return self._logs / f"{name}.log"
 
+    def prune_logs(self, prefix: str, *, keep: int) -> None:
+        """Delete the logs of ended processes whose name begins with ``prefix``, but for the newest ``keep``."""
+        alive = {self.log(spawned.name) for spawned in self.all()}
+        logs = sorted(self._logs.glob(f"{prefix}*.log"), key=lambda log: log.stat().st_mtime, reverse=True)
+        for log in logs[keep:]:
+            if log not in alive:
+                log.unlink(missing_ok=True)
+
     def find(self, name: str) -> Spawned | None:
         """Return the process ``name`` if it runs."""
         return next((spawned for spawned in self.all() if spawned.name == name), None)

@@ -97,4 +97,5 @@ def train(
     if as_json:
         print_json(report.to_dict())
     else:
-        click.echo(f"{report.to_dict()}")
+        rows = [(name, value) for name, value in report.to_dict().items() if not isinstance(value, dict)]
+        print_table(f"Trained {out}", ("figure", "value"), rows)

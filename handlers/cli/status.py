@@ -33,6 +33,8 @@ def status(ctx: click.Context, *, as_json: bool) -> None:
         ("worker", "pid", "running", "memory MB", "model version"),
         [[w["name"], w["pid"], w["running"], w["rss_mb"], w["model_version"]] for w in seen["workers"]],
     )
+    for name in seen["missing"]:
+        click.echo(f"warning: {name} does not run; `sluice up` starts it again", err=True)
     register = seen["register"]
     click.echo(f"register: {register['leased']} running, {register['delayed']} waiting for their time")
     click.echo(f"dead letters: {seen['dead_letters']}, quarantined: {seen['quarantine']}")
@@ -46,6 +48,7 @@ async def look(settings: Settings) -> dict[str, Any]:
     """Return what a person who answers for this pipeline wants to see first."""
     from scaling.local import pool_of
     from scaling.processes import Processes
+    from scaling.stack import AUTOSCALER, REDIS, S3, SCHEDULER
     from tasks.settings import home
     from tasks.stores.connect import connect
 
@@ -61,7 +64,10 @@ async def look(settings: Settings) -> dict[str, Any]:
     for worker in workers:
         spawned = by_pid.get(worker["pid"])
         worker["rss_mb"] = _megabytes(spawned.rss_bytes()) if spawned else None
+    # Where an embedded stack was started, all of it should run; elsewhere somebody else starts these.
+    missing = {REDIS, S3, SCHEDULER, AUTOSCALER} - {spawned.name for spawned in processes} if processes else set()
     return {
+        "missing": sorted(missing),
         "servers": [
             {"name": spawned.name, "pid": spawned.pid, "rss_mb": _megabytes(spawned.rss_bytes())}
             for spawned in processes

@@ -14,7 +14,7 @@ import orjson
 from handlers.cli.common import console, json_option, print_json, print_table, run, settings_of
 from tasks.contracts.base import parse_strict
 from tasks.contracts.request import Priority, Request
-from tasks.errors import Conflict, InvalidInput
+from tasks.errors import Conflict, InvalidInput, ResultTimeout
 from tasks.settings import Settings
 
 if TYPE_CHECKING:
@@ -165,16 +165,23 @@ async def _submit_file(
     from handlers.producer import AsyncProducer
 
     tally = _Tally()
+    late: ResultTimeout | None = None
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console(err=True)) as progress:
         async with AsyncProducer(settings, principal="cli") as producer:
             await _accept_lines(producer, file, defaults, tally, progress, tell=not as_json)
             if wait and tally.accepted:
                 bar = progress.add_task("finished", total=len(set(tally.accepted)))
-                async for found in producer.follow(tally.accepted, timeout):
-                    tally.statuses[found.status.value] += 1
-                    progress.advance(bar)
+                try:
+                    async for found in producer.follow(tally.accepted, timeout):
+                        tally.statuses[found.status.value] += 1
+                        progress.advance(bar)
+                except ResultTimeout as error:
+                    late = error
     _summarise(tally, as_json=as_json)
+    if late:
+        click.echo(f"error: {late}", err=True)
+        return late.exit_code
     if tally.errors:
         return InvalidInput.exit_code
     return 1 if set(tally.statuses) - {"succeeded", "escalated"} else 0

@@ -6,14 +6,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import redis
 
-from scaling.stack import Stack
 from tasks.settings import Settings, load
 
 HERE = Path(__file__).parent
@@ -29,16 +27,6 @@ FAST = {
     "SLUICE_QUEUE__HAND_BACK_SECONDS": "0.3",
     "SLUICE_AUDITING__FLUSH_SECONDS": "0.1",
 }
-
-
-@pytest.fixture(scope="session")
-def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """A Redis-protocol and an S3 server on free ports, for all tests; their environment."""
-    stack = Stack(tmp_path_factory.mktemp("stack"), Settings())
-    try:
-        yield stack.start_servers(lambda line: None, model=False)
-    finally:
-        stack.down(purge=True, tell=lambda line: None)
 
 
 @pytest.fixture
@@ -99,11 +87,3 @@ def fleet(settings: Settings, tmp_path: Path) -> Iterator[Fleet]:
         yield made
     finally:
         made.stop()
-
-
-def eventually(condition: Callable[[], bool], *, seconds: float = 30, what: str = "condition") -> None:
-    """Wait until ``condition`` holds."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, f"not within {seconds} s: {what}"
-        time.sleep(0.05)

@@ -179,6 +179,20 @@ async def test_turns_of_a_session_run_in_the_order_of_acceptance(settings: Setti
     assert len((await gather(settings, tenant)).sessions) == 8
 
 
+def task_message(body: str, **properties: str) -> bytes:
+    """Return a message in Celery's form."""
+    where = {"exchange": "", "routing_key": "requests"}
+    return orjson.dumps(
+        {
+            "body": body,
+            "content-type": "application/json",
+            "content-encoding": "utf-8",
+            "headers": {"task": keys.ROUTE_TASK, "id": "x"},
+            "properties": {"delivery_tag": "t", "delivery_info": where, **properties},
+        }
+    )
+
+
 JUNK = [
     b"\x00\xff junk",
     b"null",
@@ -186,12 +200,9 @@ JUNK = [
     b"{}",
     b'{"body": "e30=", "headers": {}, "properties": {}}',
     b'{"body": 7, "headers": {"task": [], "id": 1}, "properties": {"delivery_tag": 1}}',
-    b'{"body":"not base64!","content-type":"application/json","content-encoding":"utf-8","headers":{"task":"sluice.route",'
-    b'"id":"x"},"properties":{"body_encoding":"base64","delivery_tag":"t","delivery_info":{"exchange":"",'
-    b'"routing_key":"requests"}}}',
-    b'{"body":"[[{\\"x\\":' + b"[" * 300 + b"]" * 300 + b'}],{},{}]","content-type":"application/json",'
-    b'"content-encoding":"utf-8","headers":{"task":"sluice.route","id":"x"},"properties":{"delivery_tag":"t",'
-    b'"delivery_info":{"exchange":"","routing_key":"requests"}}}',
+    task_message("not base64!", body_encoding="base64"),
+    task_message("[[]]"),
+    task_message('[[{"x":' + "[" * 300 + "]" * 300 + "}],{},{}]", delivery_tag="u"),
 ]
 
 

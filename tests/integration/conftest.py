@@ -1,31 +1,13 @@
-"""Real servers on free ports: a Redis-protocol server and an S3 server, for all tests of a run."""
+"""Connections to the real servers."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
 
-from scaling.stack import Stack
 from tasks.settings import Settings
 from tasks.stores.connect import Stores, connect
-
-
-@pytest.fixture(scope="session")
-def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """The environment that points at the servers."""
-    folder = tmp_path_factory.mktemp("stack")
-    with pytest.MonkeyPatch.context() as patch:
-        # Whoever looks for the embedded stack must not find, or delete, that of this checkout.
-        patch.setenv("SLUICE_HOME", str(folder))
-        stack = Stack(folder, Settings())
-        try:
-            yield stack.start_servers(lambda line: None, model=False)
-        finally:
-            stack.down(purge=True, tell=lambda line: None)
-            # A process of many threads is a zombie a moment before it can be waited for.
-            for child in stack.processes._children.values():
-                child.wait(20)
 
 
 @pytest.fixture

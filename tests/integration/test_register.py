@@ -15,6 +15,7 @@ from tasks.stores.register import Opened, Verdict
 from tests.support import build
 from tests.support.build import NOW, ref
 from tests.support.register_contract import RegisterContract, SessionContract, begin
+from tests.support.register_retries import RetryContract
 from tests.support.register_sequences import OPERATIONS, Operation, Player
 
 
@@ -28,6 +29,10 @@ class TestRegister(RegisterContract):
 
 
 class TestSessions(SessionContract):
+    pass
+
+
+class TestRetries(RetryContract):
     pass
 
 

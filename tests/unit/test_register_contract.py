@@ -6,6 +6,7 @@ from tasks.stores.memory_register import MemoryRegister
 from tasks.stores.register import Opened
 from tests.support import build
 from tests.support.register_contract import RegisterContract, SessionContract
+from tests.support.register_retries import RetryContract
 
 
 @pytest.fixture
@@ -18,6 +19,10 @@ class TestRegister(RegisterContract):
 
 
 class TestSessions(SessionContract):
+    pass
+
+
+class TestRetries(RetryContract):
     pass
 
 
