@@ -58,9 +58,13 @@ def is_task_message(item: bytes) -> bool:
         header, properties = message["headers"], message["properties"]
         body = message["body"]
         if properties.get("body_encoding") == "base64":
-            body = base64.b64decode(body, validate=True).decode()
+            body = base64.b64decode(body, validate=True)
+        args, kwargs, embed = orjson.loads(body)
         return (
-            isinstance(body, str)
+            isinstance(args, list)
+            and isinstance(kwargs, dict)
+            and isinstance(embed, dict)
+            and not any(embed.values())
             and message["content-type"] == keys.CONTENT_TYPE
             and message["content-encoding"] == "utf-8"
             and header["task"] in _TASKS
