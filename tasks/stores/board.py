@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 import orjson
 import redis.asyncio
-from redis.exceptions import RedisError
 
 from tasks import keys
-from tasks.errors import StoreError
+from tasks.stores.redis_errors import guarded
 
 _FORGET_SECONDS: Final = 3600.0
 """A worker that was killed could not take itself off; after this time somebody else does."""
@@ -24,11 +23,11 @@ class Board:
 
     async def beat(self, worker: str, facts: Mapping[str, Any]) -> None:
         """Say that ``worker`` lives; ``facts`` hold the time as ``beat`` (Unix seconds)."""
-        await _guard(self._redis.hset(keys.WORKERS, worker, orjson.dumps(facts)))
+        await guarded("board", self._redis.hset(keys.WORKERS, worker, orjson.dumps(facts)))
 
     async def retire(self, worker: str) -> None:
         """Take ``worker`` off the board."""
-        await _guard(self._redis.hdel(keys.WORKERS, worker))
+        await guarded("board", self._redis.hdel(keys.WORKERS, worker))
 
     async def workers(self, *, since: float) -> list[dict[str, Any]]:
         """Return the workers that gave a sign of life since ``since``, with their ``name``."""
@@ -41,19 +40,12 @@ class Board:
     async def post_pools(self, pools: Mapping[str, Mapping[str, int]]) -> None:
         """Say what the autoscaler saw and wants."""
         mapping: dict[Any, Any] = {pool: orjson.dumps(facts) for pool, facts in pools.items()}
-        await _guard(self._redis.hset(keys.POOLS, mapping=mapping))
+        await guarded("board", self._redis.hset(keys.POOLS, mapping=mapping))
 
     async def pools(self) -> dict[str, dict[str, Any]]:
         """Return what the autoscaler said last."""
         return await self._read(keys.POOLS)
 
     async def _read(self, key: str) -> dict[str, dict[str, Any]]:
-        raw = await _guard(self._redis.hgetall(key))
+        raw = await guarded("board", self._redis.hgetall(key))
         return {name.decode() if isinstance(name, bytes) else name: orjson.loads(facts) for name, facts in raw.items()}
-
-
-async def _guard(call: Awaitable[Any]) -> Any:
-    try:
-        return await call
-    except RedisError as error:
-        raise StoreError(f"board: {error}") from error

@@ -15,12 +15,12 @@ import kombu
 import orjson
 import redis.asyncio
 from kombu.exceptions import OperationalError
-from redis.exceptions import RedisError
 
 from tasks import keys
 from tasks.contracts.request import new_id
 from tasks.errors import StoreError
 from tasks.stores.broker import Depth, Parcel
+from tasks.stores.redis_errors import guarded
 
 _EMBED: Final = '{"callbacks":null,"errbacks":null,"chain":null,"chord":null}'
 _RETRY: Final = {"max_retries": 3, "interval_start": 0.1, "interval_step": 0.3, "interval_max": 1.0}
@@ -107,7 +107,7 @@ class RedisBroker:
 
     async def oldest(self, queue: str) -> float | None:
         """See the port."""
-        raw = await _guard(cast("Awaitable[bytes | None]", self._redis.lindex(queue, -1)))
+        raw = await guarded("broker", cast("Awaitable[bytes | None]", self._redis.lindex(queue, -1)))
         if raw is None:
             return None
         try:
@@ -124,7 +124,7 @@ class RedisBroker:
                 for name in keys.queues(pool):
                     pipe.llen(name)
                 pipe.hlen(keys.unacked(pool))
-            sizes = await _guard(pipe.execute())
+            sizes = await guarded("broker", pipe.execute())
         return {
             pool: Depth(waiting=sizes[3 * i] + sizes[3 * i + 1], running=sizes[3 * i + 2])
             for i, pool in enumerate(pools)
@@ -132,17 +132,17 @@ class RedisBroker:
 
     async def length(self, queue: str) -> int:
         """See the port."""
-        return int(await _guard(self._redis.llen(queue)))
+        return int(await guarded("broker", self._redis.llen(queue)))
 
     async def touch(self, pool: str, tags: Sequence[str], *, now: float) -> None:
         """See the port."""
         if tags:
             # XX: a message that was acknowledged meanwhile must not come back into the index.
-            await _guard(self._redis.zadd(keys.unacked_index(pool), dict.fromkeys(tags, now), xx=True))
+            await guarded("broker", self._redis.zadd(keys.unacked_index(pool), dict.fromkeys(tags, now), xx=True))
 
     async def peek(self, queue: str, *, limit: int = 100) -> list[dict[str, Any]]:
         """Return the messages of ``queue``, oldest first, without taking them."""
-        raw = await _guard(cast("Awaitable[list[bytes]]", self._redis.lrange(queue, -limit, -1)))
+        raw = await guarded("broker", cast("Awaitable[list[bytes]]", self._redis.lrange(queue, -limit, -1)))
         return [_args(orjson.loads(item)) for item in reversed(raw)]
 
     async def close(self) -> None:
@@ -158,10 +158,3 @@ def _args(envelope: dict[str, Any]) -> dict[str, Any]:
 
 def _is_base64(envelope: dict[str, Any]) -> bool:
     return bool(envelope.get("properties", {}).get("body_encoding") == "base64")
-
-
-async def _guard(call: Awaitable[Any]) -> Any:
-    try:
-        return await call
-    except RedisError as error:
-        raise StoreError(f"broker: {error}") from error

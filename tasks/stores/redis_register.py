@@ -6,12 +6,12 @@ from collections.abc import Awaitable, Mapping, Sequence
 from typing import Any, cast
 
 import redis.asyncio
-from redis.exceptions import RedisError
 
 from tasks import keys
 from tasks.contracts.row import Row, Stage
-from tasks.errors import LeaseLost, StoreError
+from tasks.errors import LeaseLost
 from tasks.stores import scripts
+from tasks.stores.redis_errors import guarded
 from tasks.stores.register import Begun, Due, Handover, Opened, Verdict
 
 _TRUE_FALSE = {True: "1", False: "0"}
@@ -46,7 +46,7 @@ class RedisRegister:
                     args=[ref, row.digest, due, deadline, line, *fields],
                     client=pipe,
                 )
-            return [Opened(_text(answer)) for answer in await _guard(pipe.execute())]
+            return [Opened(_text(answer)) for answer in await guarded("register", pipe.execute())]
 
     async def published(self, marks: Sequence[tuple[str, str, int]], *, now: float) -> None:
         """See the port."""
@@ -57,7 +57,7 @@ class RedisRegister:
                     args=[ref, queue, generation, repr(now)],
                     client=pipe,
                 )
-            await _guard(pipe.execute())
+            await guarded("register", pipe.execute())
 
     async def begin(
         self,
@@ -72,11 +72,12 @@ class RedisRegister:
         attempts: int,
     ) -> Begun:
         """See the port."""
-        verdict, count = await _guard(
+        verdict, count = await guarded(
+            "register",
             self._begin(
                 keys=[keys.row(ref), keys.done(ref), keys.LEASES, keys.UNPUBLISHED],
                 args=[ref, stage.value, revision, digest, holder, repr(now), repr(now + lease), attempts],
-            )
+            ),
         )
         return Begun(Verdict(_text(verdict)), int(count))
 
@@ -86,15 +87,16 @@ class RedisRegister:
             for ref, holder in leases:
                 args = [ref, holder, repr(now + lease)]
                 await self._extend(keys=[keys.row(ref), keys.LEASES], args=args, client=pipe)
-            return [bool(kept) for kept in await _guard(pipe.execute())]
+            return [bool(kept) for kept in await guarded("register", pipe.execute())]
 
     async def advance(self, ref: str, holder: str, handover: Handover, *, due: float) -> int:
         """See the port."""
-        generation = await _guard(
+        generation = await guarded(
+            "register",
             self._advance(
                 keys=[keys.row(ref), keys.LEASES, keys.UNPUBLISHED],
                 args=[ref, holder, handover.stage.value, handover.queue, handover.message, repr(due)],
-            )
+            ),
         )
         if int(generation) < 0:
             raise LeaseLost(f"{ref}: another attempt holds the lease")
@@ -102,42 +104,45 @@ class RedisRegister:
 
     async def postpone(self, ref: str, holder: str, *, due: float, counted: bool) -> None:
         """See the port."""
-        kept = await _guard(
+        kept = await guarded(
+            "register",
             self._postpone(
                 keys=[keys.row(ref), keys.LEASES, keys.UNPUBLISHED],
                 args=[ref, holder, repr(due), _TRUE_FALSE[counted]],
-            )
+            ),
         )
         if not kept:
             raise LeaseLost(f"{ref}: another attempt holds the lease")
 
     async def clear(self, ref: str, *, revision: int, digest: str, now: float, remember: int) -> str | None:
         """See the port."""
-        released = await _guard(
+        released = await guarded(
+            "register",
             self._clear(
                 keys=[keys.row(ref), keys.done(ref), keys.LEASES, keys.UNPUBLISHED, keys.DEADLINES],
                 args=[ref, revision, digest, repr(now), remember],
-            )
+            ),
         )
         return _text(released) if released else None
 
     async def seize(self, ref: str, holder: str, *, now: float, lease: float) -> bool:
         """See the port."""
-        taken = await _guard(
+        taken = await guarded(
+            "register",
             self._seize(
                 keys=[keys.row(ref), keys.LEASES, keys.UNPUBLISHED],
                 args=[ref, holder, repr(now), repr(now + lease)],
-            )
+            ),
         )
         return bool(taken)
 
     async def seen(self, ref: str, *, now: float) -> None:
         """See the port."""
-        await _guard(self._seen(keys=[keys.row(ref)], args=[ref, repr(now)]))
+        await guarded("register", self._seen(keys=[keys.row(ref)], args=[ref, repr(now)]))
 
     async def get(self, ref: str) -> Row | None:
         """See the port."""
-        fields = await _guard(cast("Awaitable[dict[bytes, bytes]]", self._redis.hgetall(keys.row(ref))))
+        fields = await guarded("register", cast("Awaitable[dict[bytes, bytes]]", self._redis.hgetall(keys.row(ref))))
         return from_hash(ref, fields) if fields else None
 
     async def are_open(self, refs: Sequence[str]) -> list[bool]:
@@ -145,7 +150,7 @@ class RedisRegister:
         async with self._redis.pipeline(transaction=False) as pipe:
             for ref in refs:
                 pipe.exists(keys.row(ref))
-            return [bool(found) for found in await _guard(pipe.execute())]
+            return [bool(found) for found in await guarded("register", pipe.execute())]
 
     async def unpublished(self, *, now: float, limit: int) -> list[str]:
         """See the port."""
@@ -165,11 +170,12 @@ class RedisRegister:
 
     async def reclaim(self, ref: str, why: Due, *, before: float, due: float) -> Row | None:
         """See the port."""
-        flat = await _guard(
+        flat = await guarded(
+            "register",
             self._reclaim(
                 keys=[keys.row(ref), keys.LEASES, keys.UNPUBLISHED],
                 args=[ref, why.value, repr(before), repr(due)],
-            )
+            ),
         )
         if not flat:
             return None
@@ -180,12 +186,12 @@ class RedisRegister:
         async with self._redis.pipeline(transaction=False) as pipe:
             pipe.zcard(keys.LEASES)
             pipe.zcard(keys.UNPUBLISHED)
-            leased, delayed = await _guard(pipe.execute())
+            leased, delayed = await guarded("register", pipe.execute())
         return {"leased": int(leased), "delayed": int(delayed)}
 
     async def _older(self, key: str, than: float, limit: int) -> list[str]:
-        found = await _guard(
-            cast("Awaitable[list[bytes]]", self._redis.zrangebyscore(key, "-inf", than, start=0, num=limit))
+        found = await guarded(
+            "register", cast("Awaitable[list[bytes]]", self._redis.zrangebyscore(key, "-inf", than, start=0, num=limit))
         )
         return [_text(ref) for ref in found]
 
@@ -221,13 +227,6 @@ def from_hash(ref: str, fields: Mapping[bytes, bytes]) -> Row:
     values["deadline"] = values["deadline"] or None
     values["session"] = values["session"].rpartition("/")[2]
     return Row.model_validate({"tenant": tenant, "id": request_id, **values})
-
-
-async def _guard(call: Awaitable[Any]) -> Any:
-    try:
-        return await call
-    except RedisError as error:
-        raise StoreError(f"register: {error}") from error
 
 
 def _text(value: bytes | str) -> str:

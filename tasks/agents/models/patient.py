@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import structlog
 from autogen_core import CancellationToken
@@ -13,10 +13,12 @@ from autogen_core.tools import Tool, ToolSchema
 from pydantic import BaseModel
 
 from tasks.agents.models.base import ModelClient
-from tasks.agents.models.extractive import NAME, ExtractiveClient
+from tasks.agents.models.extractive import ExtractiveClient
 from tasks.errors import ModelError, ModelRefused
 
 log = structlog.get_logger()
+
+_BUSY_LABEL: Final = "extractive (no language model, embedded busy)"
 
 
 class PatientClient(ExtractiveClient):
@@ -60,7 +62,7 @@ class PatientClient(ExtractiveClient):
             raise
         except (TimeoutError, ModelError) as error:
             log.info("embedded model too busy", waited_seconds=self._seconds, error=str(error))
-            self.label = f"{NAME}: the embedded model was busy"
+            self.label = _BUSY_LABEL
         return await super().create(
             messages, tools=tools, tool_choice=tool_choice, json_output=json_output, extra_create_args=extra_create_args
         )

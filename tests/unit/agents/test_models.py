@@ -61,7 +61,7 @@ async def test_a_busy_model_is_not_waited_for_and_the_answer_says_who_gave_it(mo
     client = PatientClient(model, label="small", seconds=0.01)
     answer = await client.create([UserMessage(content=TEXT, source="user")])
     assert str(answer.content).startswith(LABEL)
-    assert client.label == "extractive (no language model): the embedded model was busy"
+    assert client.label == "extractive (no language model, embedded busy)"
 
 
 async def test_a_model_that_refuses_is_an_error() -> None:
