@@ -148,15 +148,15 @@ class Sweeper:
     async def _end(self, row: Row, status: Status, error: ErrorInfo) -> bool:
         """End a request that no attempt holds; tell whether it was ended."""
         ref = keys.ref(row.tenant, row.id)
-        holder = new_id()
-        now = self._now()
-        if not await self._register.seize(ref, holder, now=now.timestamp(), lease=self._settings.leases.lease_seconds):
-            return False  # an attempt is at it, and looks at the deadline itself
         try:
             message = parse_versioned(Message, row.message)
         except (MalformedMessage, NewerSchema) as problem:
             log.warning("left for a newer sweeper", ref=ref, reason=str(problem))
             return False
+        holder, now = new_id(), self._now()
+        lease = self._settings.leases.lease_seconds
+        if not await self._register.seize(ref, holder, now=now.timestamp(), lease=lease):
+            return False  # an attempt is at it, and looks at the deadline itself
         result = unanswered(message, status, error, attempt=holder, now=now)
         action = Action.REQUEST_EXPIRED if status is Status.EXPIRED else Action.REQUEST_DEAD_LETTERED
         event = _event(row, action, reason=error.message)

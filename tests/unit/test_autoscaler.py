@@ -129,6 +129,19 @@ async def test_a_worker_that_died_is_replaced_while_there_is_work() -> None:
     assert [worker.pid for worker in fleet.alive["intent"]] == [2, 3]
 
 
+async def test_workers_that_die_at_once_are_not_started_at_every_look() -> None:
+    fleet = Fleet(intent=PoolSettings(max_workers=1))
+    await fleet.load("requests", 1)
+    for _ in range(100):
+        await fleet.scaler.run_once()
+        fleet.end(fleet._pids)
+        fleet.now += 0.5
+    assert fleet._pids == 10
+    fleet.now += 60
+    await fleet.scaler.run_once()
+    assert fleet._pids == 11
+
+
 async def test_to_zero_after_the_cooldown_the_youngest_first_and_each_once() -> None:
     fleet = Fleet(intent=PoolSettings(max_workers=3, requests_per_worker=1))
     await fleet.load("requests", 3)

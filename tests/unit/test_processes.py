@@ -1,5 +1,6 @@
 """Processes in the background, found again by pid and stopped."""
 
+import os
 import signal
 import sys
 import time
@@ -82,3 +83,15 @@ def test_a_later_process_of_the_same_pid_is_another_one(processes: Processes) ->
 
 def test_no_folder_yet_is_no_process(tmp_path: Path) -> None:
     assert Processes(tmp_path / "none").all() == []
+
+
+def test_only_the_newest_logs_of_the_dead_are_kept(processes: Processes) -> None:
+    processes.start("worker-alive", SLEEP)
+    for number in range(5):
+        log = processes.log(f"worker-{number}")
+        log.write_text("")
+        os.utime(log, (number, number))
+    os.utime(processes.log("worker-alive"), (0, 0))
+    processes.prune_logs("worker-", keep=2)
+    left = {log.name for log in processes.log("x").parent.glob("*.log")}
+    assert left == {"worker-3.log", "worker-4.log", "worker-alive.log"}

@@ -1,6 +1,7 @@
 """The sweeper puts back what fell, ends what is overdue, and leaves a healthy backlog alone."""
 
 import asyncio
+from datetime import timedelta
 
 import pytest
 
@@ -216,3 +217,45 @@ async def test_two_sweepers_put_nothing_back_twice(world: World) -> None:
     for sweeper in (one, two, one, two):
         await sweeper.run_once()
     assert queued(world) == ["default/r1"]
+
+
+async def test_a_message_that_somebody_always_takes_away_ends_as_a_dead_letter(world: World) -> None:
+    asked = await world.accept(id="r1")
+    sweeper = world.sweeper()
+    for _ in range(40):
+        if await world.result(asked):
+            break
+        world.broker.queues[REQUESTS].clear()  # it is gone, and nobody has begun
+        world.clock.advance(world.settings.leases.unpublished_seconds)
+        await sweeper.run_once()
+    result = await world.result(asked)
+    assert result is not None
+    assert (result.status, result.error.code if result.error else "") == (Status.FAILED, "attempts_exhausted")
+    assert queued(world, "dead-letters") == ["default/r1"]
+    assert world.register.rows == {}
+    assert (await world.actions(asked))["request.reenqueued"] == world.settings.queue.attempts + 1
+
+
+async def test_a_message_from_the_future_makes_nothing_look_lost(world: World) -> None:
+    await backlog(world, 3)
+    for _ in range(3):
+        world.broker.take(REQUESTS)
+    await world.broker.publish([Parcel(REQUESTS, "t", "default/ahead", "{}", world.clock.seconds + 86_400)])
+    sweeper = world.sweeper()
+    for _ in range(3):
+        world.clock.advance(60)
+        assert await sweeper.run_once() == Swept()
+
+
+async def test_one_unreadable_row_does_not_stop_the_others_from_expiring(world: World) -> None:
+    newer = build.row("newer", message='{"schema_version":"9.0"}', deadline=world.clock.seconds + 1)
+    await world.register.open([newer], due=world.clock.seconds + 1000)
+    asked = await world.accept(id="r1", deadline=world.clock() + timedelta(seconds=5))
+    world.clock.advance(6)
+    assert (await world.sweeper().run_once()).expired == 1
+    result = await world.result(asked)
+    assert result is not None
+    assert result.status is Status.EXPIRED
+    standing = await world.register.get("default/newer")
+    assert standing is not None
+    assert standing.holder == ""
