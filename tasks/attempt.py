@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -91,7 +92,7 @@ class Attempt:
         return keys.ref(self.message.tenant, self.message.id)
 
 
-class Hop:
+class Hop(ABC):
     """A hop: subclasses say what an attempt does, and what to do when it fails for good."""
 
     stage: ClassVar[Stage]
@@ -100,11 +101,11 @@ class Hop:
     def __init__(self, deps: Deps) -> None:
         self.deps = deps
 
+    @abstractmethod
     async def attempt(self, attempt: Attempt, request: Request) -> None:
         """Do the hop's work and hand the request on or end it."""
-        raise NotImplementedError
 
-    def check(self, message: Message) -> None:
+    def check(self, message: Message) -> None:  # noqa: B027  the first hop has nothing to check
         """Raise :class:`MalformedMessage` if no hop before this one can have sent ``message``."""
 
     async def give_up(self, attempt: Attempt, error: ErrorInfo) -> None:
