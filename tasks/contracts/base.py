@@ -53,7 +53,10 @@ def sha256(data: bytes) -> str:
 
 def explain(error: ValidationError) -> str:
     """Return pydantic's findings as ``field: what is wrong``, joined by semicolons, never the value."""
-    return "; ".join(f"{'.'.join(str(part) for part in e['loc']) or 'body'}: {e['msg']}" for e in error.errors())
+    return "; ".join(
+        f"{'.'.join(str(part) for part in e['loc']) or 'body'}: {e['msg'].removeprefix('Value error, ')}"
+        for e in error.errors()
+    )
 
 
 def parse_strict(model: type[M], data: bytes | str | dict[str, Any]) -> M:
