@@ -188,7 +188,9 @@ class AsyncProducer:
                 yield await self._finished(*request)
             if waiting:
                 if end is not None and time.monotonic() >= end:
-                    raise ResultTimeout(f"{len(waiting)} of the requests are not done within {timeout:g} s")
+                    first = ", ".join(request_id for _, request_id in waiting[:3])
+                    more = f" and {len(waiting) - 3} more" if len(waiting) > 3 else ""
+                    raise ResultTimeout(f"not done within {timeout:g} s: {first}{more}")
                 pause = next(pauses, pause)
                 await asyncio.sleep(pause)
 

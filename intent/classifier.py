@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from intent.encoding import Encoder
 from intent.manifest import MODEL_FILE, Manifest, default_dir, read_model
+from intent.quiet import no_telemetry
 from tasks.contracts.request import Intent
 from tasks.errors import IntegrityError, InvalidInput, NotReady
 
@@ -141,6 +142,7 @@ class Classifier:
 
 
 def _session(directory: Path, graph: bytes, threads: int) -> Any:
+    no_telemetry()
     try:
         import onnxruntime
     except ImportError as error:

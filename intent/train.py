@@ -18,6 +18,7 @@ from intent.encoding import Encoder
 from intent.evaluate import evaluate
 from intent.examples import Example, digest, distinct, split
 from intent.manifest import MODEL_FILE, TOKENIZER_FILE, Manifest, content_digest
+from intent.quiet import no_telemetry
 from intent.recipe import Recipe, TrainingReport
 from tasks.contracts.base import sha256
 from tasks.contracts.request import Intent
@@ -237,6 +238,8 @@ def _check(examples: Sequence[Example], holdout: Sequence[Example]) -> None:
 def _check_packages() -> None:
     try:
         import onnx  # noqa: F401
+
+        no_telemetry()
         import onnxruntime  # noqa: F401
         import torch  # noqa: F401
         import transformers  # noqa: F401

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 import orjson
 
-from tasks.errors import AlreadyExists, NotFound, StoreError
+from tasks.errors import AlreadyExists, NotFound, NotReady, StoreError
 from tasks.settings import Settings, load
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]
     made = console()
     table = Table(title=title, title_justify="left")
     for column in columns:
-        table.add_column(column, overflow="fold", no_wrap=not made.is_terminal)
+        table.add_column(column, overflow="fold")
     for row in rows:
         table.add_row(*(Text(str(cell)) for cell in row))
     made.print(table)
@@ -60,12 +60,15 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]
 
 def run(work: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine; a server that can not be reached becomes an error with a mend."""
+    from redis.exceptions import ConnectionError as ConnectionRefused
+
     try:
         return asyncio.run(work)
     except (AlreadyExists, NotFound):
         raise
     except StoreError as error:
-        raise StoreError(f"{error} (is the stack up? `sluice up` starts it, `sluice doctor` looks)") from error
+        kind = NotReady if isinstance(error.__cause__, ConnectionRefused) else StoreError
+        raise kind(f"{error} (is the stack up? `sluice up` starts it, `sluice doctor` looks)") from error
 
 
 def teller(*, quiet: bool) -> Callable[[str], None]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import os
 import sys
 from pathlib import Path
 from typing import Any, Final
@@ -62,22 +64,34 @@ def cli(ctx: click.Context, config: Path | None) -> None:
 
 
 def main() -> None:
-    """Run the command line and exit with the code that the error at hand stands for."""
+    """Run the command line and exit with the code that the error at hand stands for.
+
+    The process ends here and now: threads of the object store's client that still run while the interpreter is taken
+    apart would abort it, and the exit code would be theirs.
+    """
+    code = _run()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):
+            stream.flush()
+    os._exit(code)
+
+
+def _run() -> int:
     try:
         code: Any = cli.main(standalone_mode=False)
     except click.exceptions.Abort:
         click.echo("interrupted", err=True)
-        sys.exit(130)
+        return 130
     except click.ClickException as error:
         error.show()
-        sys.exit(error.exit_code)
+        return error.exit_code
     except SluiceError as error:
         report(error)
-        sys.exit(error.exit_code)
+        return error.exit_code
     except OSError as error:
         report(SluiceError(f"{error.filename or ''}: {error.strerror or error}".lstrip(": ")))
-        sys.exit(SluiceError.exit_code)
-    sys.exit(code if isinstance(code, int) else 0)
+        return SluiceError.exit_code
+    return code if isinstance(code, int) else 0
 
 
 def report(error: SluiceError) -> None:

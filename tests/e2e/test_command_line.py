@@ -122,7 +122,7 @@ def test_an_unknown_result_and_one_that_takes_too_long(settings: Settings) -> No
 
 def test_a_stack_that_is_not_there_is_an_error_with_a_mend(settings: Settings) -> None:
     done = sluice("submit", "hello", SLUICE_REDIS_URL="redis://127.0.0.1:1/0")
-    assert done.returncode == 1
+    assert done.returncode == 3
     assert "sluice up" in done.stderr
     assert "Traceback" not in done.stderr
 
