@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Final
 
 import orjson
-import structlog
 
 from scaling import buckets, modelserver
 from scaling.local import pool_of
@@ -27,14 +26,11 @@ from scaling.processes import Processes, Spawned
 from tasks.errors import NotReady
 from tasks.settings import ENVIRONMENT_FILE, Settings
 
-log = structlog.get_logger()
-
 REDIS: Final = "redis"
 S3: Final = "s3"
 MODEL: Final = "model"
 SCHEDULER: Final = "scheduler"
 AUTOSCALER: Final = "autoscaler"
-SERVERS: Final = (REDIS, S3, MODEL)
 
 _START_SECONDS: Final = 60.0
 _GRPC_OFFSET: Final = 10_000

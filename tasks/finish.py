@@ -12,8 +12,6 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
-import structlog
-
 from tasks import keys
 from tasks.audit.stream import AuditStream
 from tasks.contracts.audit import Action, Event
@@ -27,8 +25,6 @@ from tasks.stores.broker import Broker, Parcel
 from tasks.stores.register import Register
 from tasks.stores.results import ResultStore
 from tasks.stores.sessions import SessionStore
-
-log = structlog.get_logger()
 
 EXHAUSTED: Final = "attempts_exhausted"
 """The error code of a request that used up its attempts and lies in the dead-letter queue."""

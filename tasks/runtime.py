@@ -10,8 +10,6 @@ from collections.abc import AsyncIterator, Callable
 from datetime import datetime
 from typing import Any
 
-import structlog
-
 from tasks import keys
 from tasks.access.gate import Gate, OpenGate
 from tasks.access.redact import Redactor
@@ -26,8 +24,6 @@ from tasks.heartbeat import Heartbeat
 from tasks.settings import Settings
 from tasks.stores.connect import Stores, connect
 from tasks.sweep import ACTOR, Sweeper
-
-log = structlog.get_logger()
 
 Now = Callable[[], datetime]
 

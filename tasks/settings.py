@@ -6,8 +6,9 @@ Every key can be overridden by ``SLUICE_<KEY>``, nested keys by ``SLUICE_<KEY>__
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self, cast
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -274,7 +275,8 @@ class Settings(BaseSettings):
 
     def agent_for(self, intent: str) -> str:
         """Return the agent type that serves ``intent``; the fallback where none does."""
-        return {str(known): target for known, target in self.routing.intents.items()}.get(intent, self.routing.fallback)
+        by_label = cast("Mapping[str, str]", self.routing.intents)  # an Intent is its label
+        return by_label.get(intent, self.routing.fallback)
 
     def pool(self, name: str) -> PoolSettings:
         """Return how the pool ``name`` scales."""
