@@ -2,49 +2,56 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
-from collections.abc import Iterable, MutableMapping
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
 from typing import Any, Final
 
-import structlog
-
 from tasks.access.redact import Redactor
+from tasks.log import LOGGER, Entry, bound_fields
 
-_OURS: Final = frozenset({"request_id", "tenant", "timestamp", "level"})
-"""Fields that say whose line it is, and when: never taken for a secret."""
+_OURS: Final = frozenset({"request_id", "tenant"})
+"""Fields that say whose line it is: never taken for a secret."""
+
+
+class JsonLines(logging.Formatter):
+    """One JSON object for each record. A record of another library has its ``logger`` too."""
+
+    def __init__(self, redactor: Redactor) -> None:
+        super().__init__()
+        self._redactor = redactor
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return ``record`` as one line."""
+        entry = record.msg
+        text = self._redactor.text
+        line: dict[str, Any]
+        if isinstance(entry, Entry):
+            line = self._safe({**entry.bound, **entry.fields}) | {"event": text(entry.event)}
+        else:
+            line = {"event": text(record.getMessage()), "logger": record.name, **self._safe(bound_fields())}
+        line["level"] = record.levelname.lower()
+        line["timestamp"] = datetime.fromtimestamp(record.created, UTC).isoformat().replace("+00:00", "Z")
+        if record.exc_info:
+            line["exception"] = text(self.formatException(record.exc_info))
+        return json.dumps(line, default=lambda value: text(repr(value)))
+
+    def _safe(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+        others = {name: value for name, value in fields.items() if name not in _OURS}
+        return {**self._redactor.value(others), **{name: fields[name] for name in fields.keys() & _OURS}}
 
 
 def configure(level: str, sensitive_fields: Iterable[str]) -> None:
-    """Send this process's logs, Celery's included, to standard error. Call it once, at the start of a command."""
-    redactor = Redactor(sensitive_fields)
+    """Send this process's logs to standard error: ours from ``level``, other libraries' from WARNING at least.
 
-    def redact(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-        return {key: value if key in _OURS else redactor.value(value) for key, value in event.items()}
-
-    shared: list[Any] = [
-        structlog.contextvars.merge_contextvars,
-        structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-        structlog.processors.format_exc_info,
-        redact,
-    ]
-    structlog.configure(
-        processors=[*shared, structlog.processors.JSONRenderer()],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level]),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-        cache_logger_on_first_use=True,
-    )
+    Call it once, at the start of a command.
+    """
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[structlog.stdlib.add_logger_name, *shared],
-            processors=[
-                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                structlog.processors.JSONRenderer(),
-            ],
-        )
-    )
+    handler.setFormatter(JsonLines(Redactor(sensitive_fields)))
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(max(logging.getLevelNamesMapping()[level], logging.WARNING))
+    number = logging.getLevelNamesMapping()[level]
+    root.setLevel(max(number, logging.WARNING))
+    logging.getLogger(LOGGER).setLevel(number)

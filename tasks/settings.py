@@ -1,47 +1,38 @@
-"""One frozen settings object, from ``pipeline.yaml`` and the environment.
-
-Every key can be overridden by ``SLUICE_<KEY>``, nested keys by ``SLUICE_<KEY>__<KEY>``; lists and maps are JSON.
-"""
+"""The shape of the settings: one frozen object. :mod:`tasks.settings_load` reads it from a file and the environment."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self, cast
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
-from pydantic_settings import SettingsError as UnreadableVariable
+import msgspec
 
 from tasks import keys
-from tasks.contracts.base import explain
-from tasks.contracts.request import Intent
-from tasks.errors import InvalidInput, SettingsError
+from tasks.contracts.words import Intent
+from tasks.errors import InvalidInput
 
-DEFAULT_FILE: Final = "pipeline.yaml"
-ENVIRONMENT_FILE: Final = "env"
-"""In the stack's folder: where its servers are, as ``NAME=value`` lines, while it runs."""
 EMBEDDED: Final = "embedded"
 """The model name that means: the embedded small model where it runs, else the extractive responder."""
 
-Positive = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, msgspec.Meta(gt=0)]
+Count = Annotated[int, msgspec.Meta(ge=1)]
 
 
-class Section(BaseModel):
-    """A frozen part of the settings in which an unknown key is an error."""
+class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A frozen part of the settings. Types and bounds are checked where one is read, not where one is constructed."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    def changed(self, **fields: Any) -> Self:
+        """Return a copy with other values."""
+        return msgspec.structs.replace(self, **fields)
 
 
-class AgentSettings(Section):
+class AgentSettings(Section, frozen=True, kw_only=True):
     """One agent type. ``model`` names an entry of ``models`` or a model of the default endpoint."""
 
-    type: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
+    type: Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9_]{0,62}\Z")]
     model: str | None = None
-    temperature: Annotated[float, Field(ge=0, le=2)] = 0.2
+    temperature: Annotated[float, msgspec.Meta(ge=0, le=2)] = 0.2
     max_tokens: Count | None = None
     tools: tuple[str, ...] = ()
     fallback: str | None = None
@@ -50,14 +41,15 @@ class AgentSettings(Section):
     max_tool_calls: Count = 4
 
 
-class ModelSettings(Section):
+class ModelSettings(Section, frozen=True, kw_only=True):
     """Where a model name leads.
 
     ``openai`` is any endpoint that speaks the chat completions protocol; ``api_key_env`` names the environment
     variable that holds its key. ``extractive`` answers with sentences of the request itself: no language model.
+    ``canned`` answers one sentence after ``delay_seconds``: for tests and benchmarks only.
     """
 
-    provider: Literal["openai", "extractive"] = "openai"
+    provider: Literal["openai", "extractive", "canned"] = "openai"
     base_url: str = "https://api.openai.com/v1"
     model: str | None = None
     api_key_env: str = "OPENAI_API_KEY"
@@ -65,22 +57,22 @@ class ModelSettings(Section):
     max_tokens: Count = 512
     context_tokens: Count = 8192
     timeout_seconds: Positive = 60
+    delay_seconds: Annotated[float, msgspec.Meta(ge=0)] = 0
 
 
-class RoutingSettings(Section):
+class RoutingSettings(Section, frozen=True, kw_only=True):
     """Which agent type serves which intent, and who gets what nobody is sure about.
 
     ``threshold`` replaces the confidence threshold that came with the model (0..1).
     """
 
-    intents: dict[Intent, str] = Field(default_factory=dict)
+    intents: dict[Intent, str] = msgspec.field(default_factory=dict)
     fallback: str = "human_escalation"
-    threshold: Annotated[float, Field(ge=0, le=1)] | None = None
+    threshold: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
 
-    @field_validator("intents")
-    @classmethod
-    def _with_defaults(cls, value: dict[Intent, str]) -> dict[Intent, str]:
-        return {**_DEFAULT_ROUTES, **value}
+    def __post_init__(self) -> None:
+        """Add the routes that were left out."""
+        msgspec.structs.force_setattr(self, "intents", {**_DEFAULT_ROUTES, **self.intents})
 
 
 _DEFAULT_ROUTES: Final = {
@@ -94,7 +86,7 @@ _DEFAULT_ROUTES: Final = {
 }
 
 
-class IntentSettings(Section):
+class IntentSettings(Section, frozen=True, kw_only=True):
     """The classifier. ``model_dir`` defaults to the model in the package.
 
     ``max_batch`` is texts per inference, ``max_batch_tokens`` the padded length times the count.
@@ -106,7 +98,7 @@ class IntentSettings(Section):
     max_batch_tokens: Count = 4096
 
 
-class PoolSettings(Section):
+class PoolSettings(Section, frozen=True, kw_only=True):
     """How a pool scales: worker processes, and requests at a time in each."""
 
     max_workers: Count = 1
@@ -114,27 +106,27 @@ class PoolSettings(Section):
     requests_per_worker: Count = 32
 
 
-class ScalingSettings(Section):
+class ScalingSettings(Section, frozen=True, kw_only=True):
     """``pools`` overrides the defaults by pool name (``intent``, ``agents.<type>``)."""
 
     polling_seconds: Positive = 1
     cooldown_seconds: Positive = 10
     grace_seconds: Positive = 30
     default: PoolSettings = PoolSettings()
-    pools: dict[str, PoolSettings] = Field(default_factory=dict)
+    pools: dict[str, PoolSettings] = msgspec.field(default_factory=dict)
 
 
-class QueueSettings(Section):
+class QueueSettings(Section, frozen=True, kw_only=True):
     """``inline_bytes``: a larger body travels by object storage. ``attempts``: after these, the dead letter."""
 
-    visibility_seconds: Annotated[int, Field(ge=10)] = 60
+    visibility_seconds: Annotated[int, msgspec.Meta(ge=10)] = 30
     attempts: Count = 5
     inline_bytes: Count = 64 * 1024
     retry_seconds: Positive = 2
     hand_back_seconds: Positive = 5
 
 
-class LeaseSettings(Section):
+class LeaseSettings(Section, frozen=True, kw_only=True):
     """Times of the register in seconds. A lease lasts three heartbeats and counts as lapsed two later."""
 
     heartbeat_seconds: Positive = 5
@@ -149,17 +141,17 @@ class LeaseSettings(Section):
         return 3 * self.heartbeat_seconds
 
 
-class AlertRule(Section):
+class AlertRule(Section, frozen=True, kw_only=True):
     """Which kind of event raises an alert, and how loud."""
 
     type: str
     severity: Literal["low", "medium", "high", "critical"]
 
 
-class AuditSettings(Section):
+class AuditSettings(Section, frozen=True, kw_only=True):
     """``retention_days`` is the audit bucket's default retention; ``sensitive_fields`` are redacted everywhere."""
 
-    retention_days: Annotated[int, Field(ge=1, le=36500)] = 365
+    retention_days: Annotated[int, msgspec.Meta(ge=1, le=36500)] = 365
     sensitive_fields: tuple[str, ...] = (
         "api_key",
         "password",
@@ -172,7 +164,7 @@ class AuditSettings(Section):
     flush_seconds: Positive = 0.5
 
 
-class SqlToolSettings(Section):
+class SqlToolSettings(Section, frozen=True, kw_only=True):
     """``database`` is a SQLite file; by default a small sample shop is made in memory."""
 
     database: Path | None = None
@@ -180,7 +172,7 @@ class SqlToolSettings(Section):
     timeout_seconds: Positive = 5
 
 
-class ApiToolSettings(Section):
+class ApiToolSettings(Section, frozen=True, kw_only=True):
     """``allowed_hosts`` are ``host`` or ``host:port``; nothing else is called. Deny by default."""
 
     allowed_hosts: tuple[str, ...] = ()
@@ -189,7 +181,7 @@ class ApiToolSettings(Section):
     max_bytes: Count = 64 * 1024
 
 
-class ToolSettings(Section):
+class ToolSettings(Section, frozen=True, kw_only=True):
     """Settings of the built-in tools."""
 
     sql_parser: SqlToolSettings = SqlToolSettings()
@@ -204,12 +196,8 @@ _DEFAULT_AGENTS: Final = (
 )
 
 
-class Settings(BaseSettings):
-    """Everything that can be configured. Frozen; load it once with :func:`load`."""
-
-    model_config = SettingsConfigDict(
-        frozen=True, extra="forbid", env_prefix="SLUICE_", env_nested_delimiter="__", env_ignore_empty=True
-    )
+class Settings(Section, frozen=True, kw_only=True):
+    """Everything that can be configured. Load it once with :func:`tasks.settings_load.load`."""
 
     redis_url: str = "redis://127.0.0.1:6379/0"
     s3_endpoint: str | None = None
@@ -222,8 +210,8 @@ class Settings(BaseSettings):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
     agents: tuple[AgentSettings, ...] = _DEFAULT_AGENTS
-    models: dict[str, ModelSettings] = Field(default_factory=dict)
-    routing: RoutingSettings = RoutingSettings(intents={})
+    models: dict[str, ModelSettings] = msgspec.field(default_factory=dict)
+    routing: RoutingSettings = RoutingSettings()
     intent: IntentSettings = IntentSettings()
     scaling: ScalingSettings = ScalingSettings()
     queue: QueueSettings = QueueSettings()
@@ -231,30 +219,26 @@ class Settings(BaseSettings):
     auditing: AuditSettings = AuditSettings()
     tools: ToolSettings = ToolSettings()
 
-    @field_validator("agents")
-    @classmethod
-    def _complete_agents(cls, value: tuple[AgentSettings, ...]) -> tuple[AgentSettings, ...]:
-        named = [agent.type for agent in value]
-        twice = {name for name in named if named.count(name) > 1}
-        if twice:
-            raise ValueError(f"agent type listed twice: {', '.join(sorted(twice))}")
-        return value + tuple(agent for agent in _DEFAULT_AGENTS if agent.type not in named)
+    def __post_init__(self) -> None:
+        """Add the agent types that were left out; raise :class:`ValueError` where a name leads nowhere."""
+        named = [agent.type for agent in self.agents]
+        missing = tuple(agent for agent in _DEFAULT_AGENTS if agent.type not in named)
+        msgspec.structs.force_setattr(self, "agents", (*self.agents, *missing))
+        if wrong := "; ".join(self._contradictions()):
+            raise ValueError(wrong)
 
-    @model_validator(mode="after")
-    def _names_lead_somewhere(self) -> Self:
-        types = set(self.agent_types)
+    def _contradictions(self) -> Iterator[str]:
+        types = self.agent_types
+        if twice := {name for name in types if types.count(name) > 1}:
+            yield f"agents: agent type listed twice: {', '.join(sorted(twice))}"
         targets = {f"routing.intents.{intent}": target for intent, target in self.routing.intents.items()}
         targets["routing.fallback"] = self.routing.fallback
         targets |= {f"agents.{agent.type}.fallback": agent.fallback for agent in self.agents if agent.fallback}
         for key, target in targets.items():
             if target not in types:
-                raise ValueError(f"{key} names {target!r}, which is not an agent type ({', '.join(sorted(types))})")
-        unknown = set(self.scaling.pools) - set(self.pools)
-        if unknown:
-            raise ValueError(
-                f"scaling.pools names no pool: {', '.join(sorted(unknown))}; pools: {', '.join(self.pools)}"
-            )
-        return self
+                yield f"{key} names {target!r}, which is not an agent type ({', '.join(sorted(set(types)))})"
+        if unknown := set(self.scaling.pools) - set(self.pools):
+            yield f"scaling.pools names no pool: {', '.join(sorted(unknown))}; pools: {', '.join(self.pools)}"
 
     @property
     def agent_types(self) -> tuple[str, ...]:
@@ -283,65 +267,3 @@ class Settings(BaseSettings):
         if name not in self.pools:
             raise InvalidInput(f"no pool {name!r}; there are {', '.join(self.pools)}")
         return self.scaling.pools.get(name, self.scaling.default)
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Let the environment win over the file, which arrives as the init arguments."""
-        return env_settings, init_settings
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        data = yaml.safe_load(path.read_text("utf-8"))
-    except OSError as error:
-        raise SettingsError(f"{path}: cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path}: not valid YAML: {error}") from error
-    if data is None:
-        return {}
-    if not isinstance(data, dict) or not all(isinstance(key, str) for key in data):
-        raise SettingsError(f"{path}: the top level must be a map of keys")
-    return data
-
-
-def home() -> Path:
-    """Return the folder of the embedded stack: ``$SLUICE_HOME``, else ``.sluice`` here."""
-    return Path(os.environ.get("SLUICE_HOME") or ".sluice")
-
-
-def adopt_embedded_stack() -> None:
-    """Point this process at the embedded stack, unless ``SLUICE_REDIS_URL`` points it elsewhere already."""
-    file = home() / ENVIRONMENT_FILE
-    if os.environ.get("SLUICE_REDIS_URL") or not file.is_file():
-        return
-    for line in file.read_text("utf-8").splitlines():
-        name, _, value = line.partition("=")
-        if name:
-            os.environ[name] = value
-
-
-def load(path: Path | None = None) -> Settings:
-    """Read the settings from ``path``, else ``$SLUICE_CONFIG``, else ``./pipeline.yaml`` where it exists.
-
-    Where the embedded stack runs here and nothing else is configured, its servers are used.
-
-    Raises:
-        SettingsError: names the file and every key that is wrong.
-    """
-    adopt_embedded_stack()
-    named = path or (Path(os.environ["SLUICE_CONFIG"]) if os.environ.get("SLUICE_CONFIG") else None)
-    file = named or Path(DEFAULT_FILE)
-    values = _read_yaml(file) if named or file.exists() else {}
-    try:
-        return Settings(**values)
-    except ValidationError as error:
-        raise SettingsError(f"{file} or the environment: {explain(error)}") from error
-    except UnreadableVariable as error:
-        raise SettingsError(f"the environment: {error}; lists and maps are written as JSON") from error

@@ -6,12 +6,14 @@ are signed there is one gate, :class:`OpenGate`, which lets everybody in and vou
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from tasks.contracts.base import sha256
 from tasks.contracts.message import Message
-from tasks.contracts.request import Request
 from tasks.errors import MalformedMessage
+
+if TYPE_CHECKING:
+    from tasks.contracts.request import Request
 
 
 class Gate(Protocol):

@@ -17,6 +17,8 @@ _TOKENS: Final = re.compile(
     r"|\bgithub_pat_[A-Za-z0-9_]{20,}|\bxox[abprs]-[A-Za-z0-9-]{10,}"
     r"|\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*"
 )
+_SHORTEST: Final = 14
+"""Characters that a token or a card number has at least."""
 
 
 class Redactor:
@@ -51,8 +53,10 @@ class Redactor:
 
     def text(self, text: str) -> str:
         """Return ``text`` with everything that looks like a secret replaced."""
-        if self._assigned:
+        if self._assigned and (":" in text or "=" in text):
             text = self._assigned.sub(rf"\1{REDACTED}", text)
+        if len(text) < _SHORTEST:
+            return text
         text = _TOKENS.sub(REDACTED, text)
         return _CARD.sub(lambda match: REDACTED if _luhn(match[0]) else match[0], text)
 

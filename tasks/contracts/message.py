@@ -6,9 +6,9 @@ import base64
 import zlib
 from typing import Final, Literal
 
-from tasks.contracts.base import SCHEMA_VERSION, Contract, Identifier, Tenant, UtcDatetime, canonical
-from tasks.contracts.request import Priority
+from tasks.contracts.base import SCHEMA_VERSION, Contract, Identifier, Tenant, UtcDatetime, always, to_utc
 from tasks.contracts.result import IntentInfo
+from tasks.contracts.words import Priority
 from tasks.errors import MalformedMessage
 
 COMPRESS_ABOVE: Final = 1024
@@ -17,27 +17,27 @@ MAX_BODY_BYTES: Final = 512 * 1024
 """Bytes that a body may have after decompression: far above the largest valid request, far below a bomb."""
 
 
-class Body(Contract):
+class Body(Contract, frozen=True, kw_only=True):
     """The request's canonical body: inline as JSON, inline compressed, or in object storage.
 
     For ``object`` there is no address here: it is derived from tenant, id and digest.
     """
 
     encoding: Literal["json", "zlib", "object"]
-    data: str = ""
+    data: str = always("")
 
 
-class Message(Contract):
+class Message(Contract, frozen=True, kw_only=True):
     """One request on its way to a pool. ``grant`` is the signed grant once grants exist."""
 
-    schema_version: str = SCHEMA_VERSION
+    schema_version: str = always(SCHEMA_VERSION)
     id: Identifier
     tenant: Tenant
-    revision: int = 1
+    revision: int = always(1)
     digest: str
     grant: str | None = None
     body: Body
-    priority: Priority = Priority.NORMAL
+    priority: Priority = always(Priority.NORMAL)
     session_id: Identifier | None = None
     deadline: UtcDatetime | None = None
     traceparent: str | None = None
@@ -48,9 +48,12 @@ class Message(Contract):
     routed_at: UtcDatetime | None = None
     classify_ms: float | None = None
 
+    def __post_init__(self) -> None:
+        to_utc(self, "accepted_at", "deadline", "routed_at")
+
     def to_json(self) -> str:
         """Return the JSON text that is published."""
-        return canonical(self.model_dump(mode="json", exclude_none=True)).decode()
+        return self.to_bytes().decode()
 
 
 def encode_body(body: bytes, inline_limit: int) -> Body:

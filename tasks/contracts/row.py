@@ -14,7 +14,7 @@ class Stage(StrEnum):
     WORK = "work"
 
 
-class Row(Contract):
+class Row(Contract, frozen=True, kw_only=True):
     """A register row. Times are Unix seconds; ``message`` is the JSON that is published, and published again if lost.
 
     ``generation`` counts the times that the request was handed to a queue, so that an old confirmation is not taken

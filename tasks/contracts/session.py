@@ -4,21 +4,29 @@ from __future__ import annotations
 
 from typing import Any
 
-from tasks.contracts.base import SCHEMA_VERSION, Contract, UtcDatetime
+from tasks.contracts.base import SCHEMA_VERSION, Contract, UtcDatetime, always, canonical, to_utc
 from tasks.contracts.result import Result
 
 
-class SessionVersion(Contract):
+class SessionVersion(Contract, frozen=True, kw_only=True):
     """An agent's saved state after a turn, with the result of that turn.
 
     Because the result lies beside the state, an attempt that died between saving the session and writing the result
     is finished by the next one without a second turn.
     """
 
-    schema_version: str = SCHEMA_VERSION
+    schema_version: str = always(SCHEMA_VERSION)
     tenant: str
     session_id: str
     version: int
     saved_at: UtcDatetime
     state: dict[str, Any]
     result: Result
+
+    def __post_init__(self) -> None:
+        to_utc(self, "saved_at")
+
+    def to_bytes(self) -> bytes:
+        """Return the canonical bytes that are stored."""
+        # The state is any JSON: canonical() spells its great numbers as it did before, and refuses what is none.
+        return canonical(self.to_dict())

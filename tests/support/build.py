@@ -6,9 +6,10 @@ from typing import Any
 from tasks import keys
 from tasks.contracts.audit import Action, Event
 from tasks.contracts.message import Body, Message
-from tasks.contracts.request import Request, new_id
+from tasks.contracts.request import Request
 from tasks.contracts.result import IntentInfo, Result, Status, Timings
 from tasks.contracts.row import Row, Stage
+from tasks.contracts.words import new_id
 
 EPOCH = datetime(2030, 1, 1, tzinfo=UTC)
 """When the tests' clocks start."""

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tasks.contracts.asked import Asked
 from tasks.contracts.base import parse_versioned
 from tasks.contracts.message import COMPRESS_ABOVE, MAX_BODY_BYTES, Body, Message, decode_body, encode_body
 from tasks.contracts.result import Result
@@ -91,7 +92,7 @@ async def test_a_large_body_lies_where_tenant_id_and_digest_say() -> None:
     assert await bodies.pack(asked, asked.digest()) == body
     message = build.message(asked, body=body)
     assert await bodies.unpack(message) == asked.body()
-    assert await bodies.unpack(message.model_copy(update={"tenant": "another"})) is None
+    assert await bodies.unpack(message.changed(tenant="another")) is None
 
 
 async def test_a_small_body_needs_no_object() -> None:
@@ -104,7 +105,9 @@ async def test_a_small_body_needs_no_object() -> None:
 def test_a_request_comes_back_from_its_message() -> None:
     asked = build.request("hello", id="r1", tenant="acme", metadata={"a": None}, priority="high", traceparent="00-1")
     message = build.message(asked, traceparent=asked.traceparent)
-    assert to_request(message, asked.body()) == asked
+    back = to_request(message, asked.body())
+    assert back.to_dict() == asked.model_dump(mode="json", exclude_defaults=True)
+    assert all(getattr(back, name) == getattr(asked, name) for name in Asked.__struct_fields__)
 
 
 def test_a_field_that_a_newer_door_knows_does_not_stop_an_older_worker() -> None:
@@ -129,7 +132,7 @@ def test_a_message_does_not_spell_out_what_it_has_not() -> None:
 def test_unknown_fields_of_a_newer_minor_version_are_ignored() -> None:
     raw = {**orjson.loads(build.message().to_json()), "schema_version": "1.9", "colour": "blue"}
     assert parse_versioned(Message, raw).schema_version == "1.9"
-    assert parse_versioned(Result, {**build.result().model_dump(mode="json"), "mood": "good"}).output == "done"
+    assert parse_versioned(Result, {**build.result().to_dict(), "mood": "good"}).output == "done"
 
 
 @pytest.mark.parametrize("version", ["2.0", "2", "10.0", 2])

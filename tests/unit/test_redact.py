@@ -4,7 +4,7 @@ import string
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from tasks.access.redact import REDACTED, Redactor
@@ -131,6 +131,7 @@ def test_ordinary_values_are_unchanged(value: Any) -> None:
 
 @given(secrets, st.sampled_from(FIELDS), st.sampled_from(["{}={}", "{}: {}", '"{}": "{}"', "?a=b&{}={}&c=d"]))
 def test_a_planted_secret_never_survives_in_text(secret: str, field: str, shape: str) -> None:
+    assume(secret not in field)
     assert secret not in redactor.text(f"before {shape.format(field, secret)} after")
 
 
@@ -143,6 +144,7 @@ documents = st.recursive(
 
 @given(documents, secrets, st.sampled_from(FIELDS), st.lists(st.sampled_from(["list", "map"]), max_size=4))
 def test_a_planted_secret_never_survives_at_any_depth(document: Any, secret: str, field: str, path: list[str]) -> None:
+    assume(secret not in repr([field, document]))
     planted: Any = {"around": document, field: secret}
     for kind in path:
         planted = [document, planted] if kind == "list" else {"inner": planted, "text": f"{field}={secret}"}

@@ -9,9 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.contracts.base import canonical, parse_strict
+from tasks.contracts.base import canonical
 from tasks.contracts.message import decode_body, encode_body
-from tasks.contracts.request import MAX_METADATA_BYTES, MAX_TEXT_BYTES, Intent, Priority, Request, new_id
+from tasks.contracts.request import Request
+from tasks.contracts.strict import parse_strict
+from tasks.contracts.words import MAX_METADATA_BYTES, MAX_TEXT_BYTES, Intent, Priority, new_id
 from tasks.errors import InvalidInput
 from tests.support import build
 

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from tasks.contracts.request import Intent
+from tasks.contracts.words import Intent
 from tasks.errors import InvalidInput, SettingsError
-from tasks.settings import Settings, load
+from tasks.settings import PoolSettings, RoutingSettings, Settings
+from tasks.settings_load import load, parse
 
 DESIGNED = """
 agents:
@@ -123,6 +124,78 @@ def test_what_is_wrong_is_named_with_the_file_and_the_key(file: Path, text: str,
         load()
 
 
+def test_everything_that_is_wrong_is_named_at_once(file: Path) -> None:
+    file.write_text(
+        "agents: [{type: a}, {model: x}, {type: B, tools: 5}, 7]\n"
+        "queue: {attempts: 0, visibility_seconds: 1, speed: 3}\n"
+        "intent: {model_dir: 5}\n"
+        "log_level: LOUD\n"
+    )
+    with pytest.raises(SettingsError) as caught:
+        load()
+    assert str(caught.value) == (
+        "pipeline.yaml: agents.1.type: is missing; agents.2.type: expected str matching regex "
+        r"'^[a-z][a-z0-9_]{0,62}\\Z'; "
+        "agents.2.tools: expected list, got int; agents.3: expected map, got int; "
+        "queue.attempts: expected int >= 1; queue.visibility_seconds: expected int >= 10; "
+        "queue.speed: there is no such key; intent.model_dir: expected str, got int; "
+        "log_level: expected one of DEBUG, INFO, WARNING, ERROR"
+    )
+
+
+def test_every_name_that_leads_nowhere_is_named_at_once(file: Path) -> None:
+    file.write_text("routing: {fallback: nobody, intents: {draft_text: noone}}\nscaling: {pools: {agents.nobody: {}}}")
+    with pytest.raises(SettingsError) as caught:
+        load()
+    assert all(
+        f"{key} names" in str(caught.value) for key in ("routing.intents.draft_text", "routing.fallback", "pools")
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("quue: {}", "queue"),
+        ("queue: {atempts: 1}", "attempts"),
+        ("agents: [{type: a, temprature: 1}]", "temperature"),
+        ("tools: {sql_praser: {}}", "sql_parser"),
+    ],
+)
+def test_a_slip_of_the_pen_is_recognised(file: Path, text: str, meant: str) -> None:
+    file.write_text(text)
+    with pytest.raises(SettingsError, match=rf"no such key, did you mean {meant}\?$"):
+        load()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "redis_url: [hunter2]",
+        "log_level: hunter2",
+        "queue: {attempts: hunter2}",
+        "redis_url: *hunter2",
+        "redis_url: !hunter2 x",
+        "redis_url: 'hunter2",
+        "redis_url: hunter2\n  queue: 5: 6",
+    ],
+)
+def test_no_value_is_repeated_in_an_error(file: Path, text: str) -> None:
+    file.write_text(text)
+    with pytest.raises(SettingsError) as caught:
+        load()
+    assert "hunter2" not in str(caught.value)
+    assert caught.value.__cause__ is None
+    assert caught.value.__suppress_context__
+
+
+def test_a_file_of_json_is_read_as_such(file: Path, tmp_path: Path) -> None:
+    (tmp_path / "some.json").write_text('{"queue": {"attempts": 2}}')
+    assert load(Path("some.json")).queue.attempts == 2
+    (tmp_path / "some.json").write_text("queue: {attempts: 2}")
+    with pytest.raises(SettingsError, match=r"some\.json: not valid JSON"):
+        load(Path("some.json"))
+
+
 @pytest.mark.parametrize("text", ["- a\n- b", "just words", "5: 6", "a: [", "\x00"])
 def test_a_file_that_is_no_map_is_named(file: Path, text: str) -> None:
     file.write_text(text)
@@ -148,6 +221,57 @@ def test_the_environment_wins_over_the_file(file: Path, monkeypatch: pytest.Monk
     assert (settings.queue.attempts, settings.queue.retry_seconds, settings.log_level) == (8, 9, "DEBUG")
     assert settings.auditing.sensitive_fields == ("pin",)
     assert settings.redis_url == "redis://elsewhere:1/2"
+
+
+def test_maps_merge_and_lists_replace(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file.write_text(
+        "tools: {api_caller: {allowed_hosts: [a, b], max_bytes: 7}}\nqueue: {attempts: 2, retry_seconds: 9}"
+    )
+    monkeypatch.setenv("SLUICE_TOOLS__API_CALLER__ALLOWED_HOSTS", ' ["c"]')
+    monkeypatch.setenv("SLUICE_QUEUE__ATTEMPTS", "4")
+    monkeypatch.setenv("SLUICE_QUEUE", '{"attempts": 3, "hand_back_seconds": 1}')
+    monkeypatch.setenv("SLUICE_SCALING__POOLS", '{"agents.planner": {"max_workers": 2}}')
+    settings = load()
+    assert (settings.tools.api_caller.allowed_hosts, settings.tools.api_caller.max_bytes) == (("c",), 7)
+    queue = settings.queue
+    assert (queue.attempts, queue.retry_seconds, queue.hand_back_seconds) == (4, 9, 1)
+    assert settings.pool("agents.planner").max_workers == 2
+
+
+def test_variables_are_read_in_any_case_and_by_type(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("sluice_Leases__Heartbeat_Seconds", "0.5")
+    monkeypatch.setenv("SLUICE_ROUTING__INTENTS__DRAFT_TEXT", "planner")
+    monkeypatch.setenv("SLUICE_MODELS__HOUSE__NATIVE_TOOLS", "false")
+    monkeypatch.setenv("SLUICE_INTENT__MODEL_DIR", "some/model")
+    monkeypatch.setenv("SLUICE_DEFAULT_MODEL", "5")
+    settings = load()
+    assert settings.leases.heartbeat_seconds == 0.5
+    assert settings.agent_for("draft_text") == "planner"
+    assert not settings.models["house"].native_tools
+    assert settings.intent.model_dir == Path("some/model")
+    assert settings.default_model == "5"
+
+
+def test_variables_of_other_names_are_somebody_elses(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLUICE_EMBEDDED_MODEL_KEY", "k")
+    monkeypatch.setenv("SLUICE_INTENT_SERVICE_HOST", "10.0.0.1")
+    assert load() == Settings()
+
+
+def test_what_is_wrong_is_put_where_it_was_said(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file.write_text("queue: {attempts: 0}")
+    monkeypatch.setenv("SLUICE_QUEUE__RETRY_SECONDS", "soon")
+    monkeypatch.setenv("SLUICE_QUEUE__ATEMPTS", "1")
+    monkeypatch.setenv("SLUICE_REDIS_URL__HOST", "h")
+    with pytest.raises(SettingsError) as caught:
+        load()
+    in_file, in_environment = str(caught.value).split("the environment: ")
+    assert in_file == "pipeline.yaml: queue.attempts: expected int >= 1; "
+    assert [problem.partition(": ")[0] for problem in in_environment.split("; ")] == [
+        "queue.atempts",
+        "queue.retry_seconds",
+        "redis_url",
+    ]
 
 
 def test_an_empty_variable_is_no_override(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -180,8 +304,30 @@ def test_a_running_embedded_stack_is_used_unless_something_else_is_named(
 
 
 def test_settings_cannot_be_changed() -> None:
-    with pytest.raises(ValueError, match="frozen"):
-        Settings().log_level = "DEBUG"  # type: ignore[misc]
+    settings = Settings()
+    with pytest.raises(AttributeError, match="immutable"):
+        settings.log_level = "DEBUG"  # type: ignore[misc]
+    with pytest.raises(AttributeError, match="immutable"):
+        settings.queue.attempts = 9  # type: ignore[misc]
+    assert settings == Settings()
+
+
+def test_a_changed_copy_is_another_one() -> None:
+    settings = Settings()
+    changed = settings.changed(queue=settings.queue.changed(attempts=9))
+    assert (settings.queue.attempts, changed.queue.attempts) == (5, 9)
+    assert changed.queue.retry_seconds == settings.queue.retry_seconds
+
+
+def test_a_constructed_name_must_lead_somewhere_too() -> None:
+    with pytest.raises(ValueError, match=r"routing\.fallback names 'nobody'"):
+        Settings(routing=RoutingSettings(fallback="nobody"))
+
+
+def test_a_part_of_the_settings_is_checked_by_itself() -> None:
+    assert parse(PoolSettings, {"max_workers": 3}) == PoolSettings(max_workers=3)
+    with pytest.raises(SettingsError, match="max_workers: expected int >= 1"):
+        parse(PoolSettings, {"max_workers": 0})
 
 
 def test_a_lease_outlasts_two_lost_heartbeats() -> None:
