@@ -11,6 +11,8 @@ from functools import partial
 from itertools import islice
 from typing import Final, Generic, Self, TypeVar
 
+from msgspec import Struct
+
 from intent.classifier import Classifier, Prediction
 from tasks.errors import InvalidInput, NotReady, SluiceError
 from tasks.settings import IntentSettings
@@ -23,8 +25,7 @@ _WINDOW: Final = 8
 """A batch is chosen from this many batches' worth of those that waited longest: that bounds the choosing."""
 
 
-@dataclass(frozen=True, slots=True)
-class BatcherStats:
+class BatcherStats(Struct, frozen=True):
     """Counts since the start: batches run, texts in them, texts in the largest one; and texts waiting now."""
 
     batches: int

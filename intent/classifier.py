@@ -3,28 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
+from msgspec import Struct
+
 from intent.encoding import Encoder
-from intent.manifest import MODEL_FILE, Manifest, default_dir, read_model
-from intent.quiet import no_telemetry
-from tasks.contracts.request import Intent
+from intent.manifest import MODEL_FILE, Manifest, check_model, default_dir
+from intent.quiet import no_idle_threads, no_telemetry
+from tasks.contracts.words import Intent
 from tasks.errors import IntegrityError, InvalidInput, NotReady
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+_STRETCH: Final = 1.25
+"""How much longer than its shortest a text may be to share its run."""
 _WARM_TEXTS: Final = ("hello", "list the orders of last week that have not been shipped yet")
 
 
-@dataclass(frozen=True, slots=True)
-class Prediction:
+class Prediction(Struct, frozen=True):
     """What a text asks for.
 
-    ``label`` is an :class:`~tasks.contracts.request.Intent` value; ``out_of_scope`` also where the classifier
+    ``label`` is an :class:`~tasks.contracts.words.Intent` value; ``out_of_scope`` also where the classifier
     was not sure enough to say. ``confidence`` is the calibrated probability (0..1) of the most probable
     label: below the threshold exactly when the classifier abstained.
     """
@@ -58,9 +61,16 @@ class Classifier:
         if threads < 1:
             raise InvalidInput(f"threads: must be at least 1, is {threads}")
         directory = model_dir or default_dir()
-        manifest, graph, tokenizer = read_model(directory)
-        encoder = Encoder(tokenizer, manifest.max_length)
-        classifier = cls(_session(directory, graph, threads), encoder, manifest)
+        with ThreadPoolExecutor(1, "sluice-model") as beside:
+            # Hashing needs no lock, importing and building the session one core: together they take half as long.
+            before = _identity(directory)
+            checked = beside.submit(check_model, directory)
+            runtime = _import_runtime()
+            manifest, tokenizer = checked.result()
+        session = _session(runtime, directory, threads)
+        if _identity(directory) != before:
+            raise IntegrityError(f"{directory / MODEL_FILE}: was replaced while it was being loaded")
+        classifier = cls(session, Encoder(tokenizer, manifest.max_length), manifest)
         classifier._warm_up(directory)
         return classifier
 
@@ -112,7 +122,17 @@ class Classifier:
         """
         if not texts:
             raise InvalidInput("texts: must not be empty")
-        ids, mask = self._encoder.inputs([self._encoder.ids(text) for text in texts])
+        import numpy as np
+
+        rows = [self._encoder.ids(text) for text in texts]
+        groups = alike([len(row) for row in rows])
+        found = np.concatenate([self._run([rows[place] for place in group]) for group in groups])
+        order: NDArray[np.intp] = np.argsort([place for group in groups for place in group])
+        result: NDArray[np.float32] = found[order]
+        return result
+
+    def _run(self, rows: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+        ids, mask = self._encoder.inputs(rows)
         result: NDArray[np.float32] = self._session.run(None, {"input_ids": ids, "attention_mask": mask})[0]
         return result
 
@@ -141,12 +161,41 @@ class Classifier:
                 )
 
 
-def _session(directory: Path, graph: bytes, threads: int) -> Any:
+def _identity(directory: Path) -> tuple[int, int, int]:
+    """Return what changes when the graph's file is replaced; zeros where there is none."""
+    try:
+        found = (directory / MODEL_FILE).stat()
+    except OSError:
+        return 0, 0, 0
+    return found.st_ino, found.st_mtime_ns, found.st_size
+
+
+def alike(lengths: Sequence[int]) -> list[list[int]]:
+    """Return the places of ``lengths`` in groups of similar ones, to be padded together.
+
+    A token of padding costs as much as any other, and a further run as much as a few tokens.
+    """
+    groups: list[list[int]] = []
+    shortest = 0
+    for place in sorted(range(len(lengths)), key=lengths.__getitem__):
+        if not groups or lengths[place] > _STRETCH * shortest:
+            groups.append([])
+            shortest = lengths[place]
+        groups[-1].append(place)
+    return groups
+
+
+def _import_runtime() -> Any:
     no_telemetry()
+    no_idle_threads()
     try:
         import onnxruntime
     except ImportError as error:
         raise NotReady("the classifier needs ONNX Runtime: pip install 'sluice[cpu]'") from error
+    return onnxruntime
+
+
+def _session(onnxruntime: Any, directory: Path, threads: int) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -154,8 +203,10 @@ def _session(directory: Path, graph: bytes, threads: int) -> Any:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     # Plans for one shape do not fit the next one, and nearly every batch has a shape of its own.
     options.enable_mem_pattern = False
+    # Done at export, see :func:`intent.export.fuse`.
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 3
     try:
-        return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(str(directory / MODEL_FILE), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime has no public base class of its errors
         raise IntegrityError(f"{directory / MODEL_FILE}: is not a graph that runs here: {error}") from error

@@ -12,8 +12,9 @@ from typing import Annotated, Final
 from pydantic import AfterValidator, ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as validated
 
-from tasks.contracts.base import canonical, explain, sha256
-from tasks.contracts.request import Intent
+from tasks.contracts.base import canonical, sha256
+from tasks.contracts.strict import explain
+from tasks.contracts.words import Intent
 from tasks.errors import InvalidInput
 
 _MAX_TEXT_BYTES: Final = 32 * 1024

@@ -10,6 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Final
 
+import onnxruntime
 import orjson
 import torch
 from onnxruntime.quantization import QuantType, quantize_dynamic
@@ -38,6 +39,22 @@ def export_graph(network: IntentNetwork, temperature: float, file: Path) -> None
             reduce_range=True,
             weight_type=QuantType.QInt8,
         )
+    fuse(file)
+
+
+def fuse(file: Path) -> None:
+    """Replace the graph in ``file`` by what ONNX Runtime makes of it when it loads it: that takes longer than the rest.
+
+    Only what every processor understands; what is left to do for one of them is done at loading.
+    """
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    options.log_severity_level = 3
+    with tempfile.TemporaryDirectory() as folder:
+        fused = Path(folder) / "fused.onnx"
+        options.optimized_model_filepath = str(fused)
+        onnxruntime.InferenceSession(file.read_bytes(), options, providers=["CPUExecutionProvider"])
+        file.write_bytes(fused.read_bytes())
 
 
 def _trace(network: IntentNetwork, temperature: float, file: Path) -> None:

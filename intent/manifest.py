@@ -2,32 +2,24 @@
 
 from __future__ import annotations
 
-from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Final, Self
+from typing import Annotated, Any, Final
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    JsonValue,
-    StringConstraints,
-    ValidationError,
-    model_validator,
-)
+import msgspec
+from msgspec import Meta
 
-from tasks.contracts.base import canonical, explain, sha256
-from tasks.contracts.request import Intent
+from tasks.contracts.base import Contract, canonical, sha256, told
+from tasks.contracts.words import Intent
 from tasks.errors import IntegrityError, NotReady
 
 MODEL_FILE: Final = "model.onnx"
 TOKENIZER_FILE: Final = "tokenizer.json"
 MANIFEST_FILE: Final = "manifest.json"
 
-Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Digest = Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
 
 
-class Manifest(BaseModel):
+class Manifest(Contract, frozen=True, kw_only=True, omit_defaults=False):
     """The ``manifest.json`` of a model directory.
 
     ``labels`` are in the order of the graph's outputs. ``threshold`` and the graph's outputs are
@@ -36,32 +28,24 @@ class Manifest(BaseModel):
     prediction.
     """
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    version: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]*-[0-9a-f]{12}$")]
-    labels: Annotated[tuple[Intent, ...], Field(min_length=2)]
-    threshold: Annotated[float, Field(ge=0, le=1)]
-    temperature: Annotated[float, Field(gt=0)]
-    max_length: Annotated[int, Field(ge=8, le=512)]
+    version: Annotated[str, Meta(pattern=r"\A[a-z0-9][a-z0-9._-]*-[0-9a-f]{12}\Z")]
+    labels: Annotated[tuple[Intent, ...], Meta(min_length=2)]
+    threshold: Annotated[float, Meta(ge=0, le=1)]
+    temperature: Annotated[float, Meta(gt=0)]
+    max_length: Annotated[int, Meta(ge=8, le=512)]
     base: str
-    metrics: dict[str, JsonValue] = Field(default_factory=dict)
-    parity: dict[str, JsonValue] = Field(default_factory=dict)
-    recipe: dict[str, JsonValue] = Field(default_factory=dict)
-    data: dict[str, Digest] = Field(default_factory=dict)
-    libraries: dict[str, str] = Field(default_factory=dict)
+    metrics: dict[str, Any] = msgspec.field(default_factory=dict)
+    parity: dict[str, Any] = msgspec.field(default_factory=dict)
+    recipe: dict[str, Any] = msgspec.field(default_factory=dict)
+    data: dict[str, Digest] = msgspec.field(default_factory=dict)
+    libraries: dict[str, str] = msgspec.field(default_factory=dict)
     files: dict[str, Digest]
 
-    @model_validator(mode="after")
-    def _sound(self) -> Self:
+    def __post_init__(self) -> None:
         if len(set(self.labels)) != len(self.labels):
             raise ValueError("labels are not unique")
         if set(self.files) != {MODEL_FILE, TOKENIZER_FILE}:
             raise ValueError(f"files must name {MODEL_FILE} and {TOKENIZER_FILE}, nothing else")
-        return self
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the manifest as JSON values."""
-        return self.model_dump(mode="json")
 
 
 def content_digest(
@@ -74,11 +58,11 @@ def content_digest(
 
 def default_dir() -> Path:
     """Return the directory of the model that comes with the package."""
-    return Path(str(resources.files("intent"))) / "model"
+    return Path(__file__).parent / "model"
 
 
-def read_model(model_dir: Path) -> tuple[Manifest, bytes, bytes]:
-    """Read the manifest, the graph and the tokeniser of ``model_dir``, each checked against its digest.
+def check_model(model_dir: Path) -> tuple[Manifest, bytes]:
+    """Check the files of ``model_dir`` against their digests; return the manifest and the tokeniser.
 
     Raises:
         NotReady: a file is missing or cannot be read.
@@ -93,14 +77,15 @@ def read_model(model_dir: Path) -> tuple[Manifest, bytes, bytes]:
             f"{model_dir / MANIFEST_FILE}: version {manifest.version} does not match its content, "
             f"which ends in {expected}"
         )
-    return manifest, _checked(model_dir, MODEL_FILE, manifest), _checked(model_dir, TOKENIZER_FILE, manifest)
+    _checked(model_dir, MODEL_FILE, manifest)
+    return manifest, _checked(model_dir, TOKENIZER_FILE, manifest)
 
 
 def _parse(model_dir: Path, data: bytes) -> Manifest:
     try:
-        return Manifest.model_validate_json(data)
-    except ValidationError as error:
-        raise IntegrityError(f"{model_dir / MANIFEST_FILE}: {explain(error)}") from error
+        return msgspec.json.decode(data, type=Manifest)
+    except (ValueError, RecursionError) as error:
+        raise IntegrityError(f"{model_dir / MANIFEST_FILE}: {told(error)}") from error
 
 
 def _checked(model_dir: Path, name: str, manifest: Manifest) -> bytes:

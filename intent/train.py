@@ -21,7 +21,7 @@ from intent.manifest import MODEL_FILE, TOKENIZER_FILE, Manifest, content_digest
 from intent.quiet import no_telemetry
 from intent.recipe import Recipe, TrainingReport
 from tasks.contracts.base import sha256
-from tasks.contracts.request import Intent
+from tasks.contracts.words import Intent
 from tasks.errors import InvalidInput, NotReady, TrainingError
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ def _run(job: _Job, folder: Path, advance: Callable[[float, str], None]) -> Trai
     validated = evaluate(classifier, job.validation).to_dict()
     held = evaluate(classifier, job.holdout).to_dict() if job.holdout else None
     metrics = {"validation": _summary(validated)} | ({"holdout": _summary(held)} if held else {})
-    write_manifest(folder, manifest.model_copy(update={"metrics": metrics, "parity": parity}))
+    write_manifest(folder, manifest.changed(metrics=metrics, parity=parity))
     return TrainingReport(
         version=manifest.version,
         out=folder,

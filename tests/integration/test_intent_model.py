@@ -13,7 +13,7 @@ from intent.classifier import Classifier
 from intent.evaluate import evaluate
 from intent.examples import digest, read_examples
 from intent.manifest import MANIFEST_FILE, MODEL_FILE, TOKENIZER_FILE, content_digest, default_dir
-from tasks.contracts.request import Intent
+from tasks.contracts.words import Intent
 from tasks.errors import IntegrityError, InvalidInput, NotReady
 from tasks.settings import IntentSettings
 

@@ -11,7 +11,7 @@ from intent.examples import Example
 from intent.manifest import MANIFEST_FILE, MODEL_FILE, TOKENIZER_FILE
 from intent.recipe import Recipe
 from intent.train import train
-from tasks.contracts.request import Intent
+from tasks.contracts.words import Intent
 from tasks.errors import InvalidInput, TrainingError
 
 pytestmark = [

@@ -6,7 +6,7 @@ import pytest
 from intent.classifier import Prediction
 from intent.evaluate import calibration_error, confusion, evaluate, percentile, score_of
 from intent.examples import Example
-from tasks.contracts.request import Intent
+from tasks.contracts.words import Intent
 from tasks.errors import InvalidInput
 
 

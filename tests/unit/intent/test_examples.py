@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from intent.examples import Example, digest, distinct, read_examples, split
-from tasks.contracts.request import Intent
+from tasks.contracts.words import Intent
 from tasks.errors import InvalidInput
 
 

@@ -8,7 +8,7 @@ from intent.classifier import Classifier
 from intent.examples import Example
 from intent.recipe import Recipe
 from intent.train import train
-from tasks.contracts.request import Intent
+from tasks.contracts.words import Intent
 from tasks.errors import InvalidInput, NotReady
 
 ENOUGH = [Example(f"{intent} {n}", intent) for intent in Intent for n in range(10)]
