@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 EXTRACTIVE: Final = "extractive"
 EXTRACTIVE_LABEL: Final = "extractive (no language model)"
+CANNED: Final = "canned"
+CANNED_LABEL: Final = "canned (no language model)"
 EMBEDDED_MODEL: Final = "smollm2-135m-instruct"
 EMBEDDED_KEY_ENV: Final = "SLUICE_EMBEDDED_MODEL_KEY"
 
@@ -27,6 +29,8 @@ _EMBEDDED_MAX_TOKENS: Final = 64
 # for.
 _EMBEDDED_CONTEXT: Final = 768
 _EMBEDDED_TIMEOUT: Final = 600.0
+_LABELS: Final = {EXTRACTIVE: EXTRACTIVE_LABEL, CANNED: CANNED_LABEL}
+"""What results call the providers that are no language model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +67,7 @@ class ModelRegistry:
         name = name or self._settings.default_model
         entry = self._settings.models.get(name)
         if entry is not None:
-            label = EXTRACTIVE_LABEL if entry.provider == EXTRACTIVE else entry.model or name
+            label = _LABELS.get(entry.provider) or entry.model or name
             return Resolved(label, entry.model or name, entry)
         if name == EMBEDDED and self._settings.embedded_model_url:
             return Resolved(f"{EMBEDDED_MODEL} (embedded)", EMBEDDED_MODEL, self._embedded())
@@ -76,6 +80,10 @@ class ModelRegistry:
         resolved = self.resolve(override or agent.model)
         if resolved.settings.provider == EXTRACTIVE:
             return self._extracting(), resolved.label
+        if resolved.settings.provider == CANNED:
+            from tasks.agents.models.canned import CannedClient
+
+            return CannedClient(resolved.settings.delay_seconds), resolved.label
         from tasks.agents.models.openai import OpenAIClient
 
         limit = agent.max_tokens
