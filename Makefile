@@ -5,19 +5,22 @@ BIN := .venv/bin
 LOCKS := requirements.lock requirements-model.lock
 TIMED = sh -c 'begun=$$(date +%s); "$$@"; code=$$?; echo "$(1) took $$(($$(date +%s) - begun)) s"; exit $$code' --
 
-.PHONY: help demo test test-slow lint format bench lock train clean
+PEERS_DATA ?= build/peers
+SYSTEMS ?= raw,celery,taskiq,autogen_grpc,sluice
+
+.PHONY: help demo test test-slow lint format bench bench-cold bench-where bench-peers lock train clean
 
 help: ## Show this list.
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 demo: .venv/ready ## Set everything up and run the main job on embedded servers.
 	@$(call TIMED,make demo) $(BIN)/sluice demo $(ARGS)
 
 test: .venv/ready ## Set everything up and run the tests.
-	@$(call TIMED,make test) $(BIN)/python -m pytest $(ARGS)
+	@$(call TIMED,make test) $(BIN)/python -m pytest -q $(ARGS)
 
 test-slow: .venv/ready ## Run the long tests: a thousand requests under fire, crashes between every two steps.
-	@$(call TIMED,make test-slow) $(BIN)/python -m pytest -m slow --timeout 3600 $(ARGS)
+	@$(call TIMED,make test-slow) $(BIN)/python -m pytest -q -m slow --timeout 3600 $(ARGS)
 
 lint: .venv/ready ## Linters, types and the floors of the architecture.
 	$(BIN)/ruff check .
@@ -31,6 +34,17 @@ format: .venv/ready ## Format the code.
 
 bench: .venv/ready ## Measure throughput, memory and cold start of this checkout.
 	$(BIN)/python -m benchmarks.thousand $(ARGS)
+
+bench-cold: .venv/ready ## Measure the cold start of workers, in parts.
+	$(BIN)/python -m benchmarks.cold $(ARGS)
+
+bench-where: .venv/ready ## Measure where each CPU millisecond of a request goes.
+	$(BIN)/python -m benchmarks.where $(ARGS)
+
+bench-peers: .venv/ready ## Run the harness in PEERS=FOLDER with Sluice as one of its SYSTEMS.
+	@test -f "$(PEERS)/run.py" || { echo "PEERS=FOLDER must name the harness (a folder with run.py)" >&2; exit 2; }
+	BIN=$(abspath $(BIN)) PEERS_DATA=$(abspath $(PEERS_DATA)) benchmarks/peers.sh $(abspath $(PEERS)) \
+	  --systems $(SYSTEMS) $(ARGS)
 
 lock: .venv/ready ## Renew the lock files from pyproject.toml.
 	$(BIN)/uv pip compile -q --upgrade --universal --python-version 3.11 pyproject.toml --extra cpu --extra local \
@@ -53,8 +67,8 @@ clean: ## Stop the stack; delete its data and the environments.
 	@echo "setting up .venv with $(PYTHON)"
 	@$(PYTHON) -m venv --clear .venv
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements-uv.lock
-	@$(BIN)/uv pip install -q --python $(BIN)/python --no-deps --require-hashes $(LOCKS:%=-r %)
-	@$(BIN)/uv pip install -q --python $(BIN)/python --no-deps -e .
+	@$(BIN)/uv pip install -q --compile-bytecode --python $(BIN)/python --no-deps --require-hashes $(LOCKS:%=-r %)
+	@$(BIN)/uv pip install -q --compile-bytecode --python $(BIN)/python --no-deps -e .
 	@touch $@
 
 # PyTorch comes by pip, which also looks where a machine keeps wheels of its own.

@@ -27,7 +27,7 @@ from handlers.producer import AsyncProducer
 from scaling.local import pool_of
 from scaling.stack import Stack
 from tasks.contracts.result import Result
-from tasks.settings import load
+from tasks.settings_load import load
 
 TEXTS = (
     "How do I reset my password on portal {}?",
