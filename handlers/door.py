@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,11 +17,10 @@ from tasks.contracts.message import Message
 from tasks.contracts.request import Request
 from tasks.contracts.row import Row, Stage
 from tasks.errors import Conflict
-from tasks.publish import publish_rows
 from tasks.settings import Settings
 from tasks.stores.bodies import BodyStore
-from tasks.stores.broker import Broker
 from tasks.stores.register import Opened, Register
+from tasks.stores.relay import Relay
 from tasks.stores.results import ResultStore
 
 _AUDIT_SECONDS: Final = 30.0
@@ -54,7 +54,7 @@ class Door:
         gate: Gate,
         audit: AuditStream,
         register: Register,
-        broker: Broker,
+        relay: Relay,
         bodies: BodyStore,
         results: ResultStore,
         now: Callable[[], datetime],
@@ -64,7 +64,7 @@ class Door:
         self._gate = gate
         self._audit = audit
         self._register = register
-        self._broker = broker
+        self._relay = relay
         self._bodies = bodies
         self._results = results
         self._now = now
@@ -72,33 +72,46 @@ class Door:
     async def accept(self, requests: Sequence[Request], *, principal: str) -> list[Accepted | Conflict]:
         """Accept ``requests`` for ``principal``; one outcome for each, in order. A conflict holds up no other.
 
-        When this returns, what is :class:`Accepted` is durable. If the process dies earlier, a request is either not
-        in the register, or the sweeper brings it onto its queue.
+        When this returns, what is :class:`Accepted` is durable, recorded and on its queue.
         """
-        outcomes: dict[int, Accepted | Conflict] = {}
-        rows: dict[int, Row] = {}
-        for index, request in enumerate(requests):
-            past = await self._finished_before(request)
-            if past is None:
-                rows[index] = await self._row(request, principal)
-            else:
-                outcomes[index] = past
+        outcomes, admitted = await self.admit(requests, principal=principal)
+        if admitted:
+            await self.announce(admitted, principal=principal)
+        return outcomes
+
+    async def admit(
+        self, requests: Sequence[Request], *, principal: str
+    ) -> tuple[list[Accepted | Conflict], list[Row]]:
+        """Write ``requests`` into the register; return the outcomes, and the rows to :meth:`announce`.
+
+        When this returns, what is :class:`Accepted` is durable: if nobody announces it, the sweeper does. If the
+        process dies earlier, a request is either not in the register, or the sweeper brings it onto its queue.
+        """
+        # Before anything is written: what is open may be begun at any time.
+        outcomes: list[Accepted | Conflict | None] = [*await self._pasts(requests)]
+        fresh = [place for place, past in enumerate(outcomes) if past is None]
+        rows = [await self._row(requests[place], principal) for place in fresh]
         due = self._now().timestamp() + self._settings.leases.unpublished_seconds
-        opened = await self._register.open(list(rows.values()), due=due) if rows else []
+        opened = await self._register.open(rows, due=due) if rows else []
         created = []
-        for (index, row), state in zip(rows.items(), opened, strict=True):
-            outcomes[index] = _outcome(row, state)
+        for place, row, state in zip(fresh, rows, opened, strict=True):
+            outcomes[place] = _outcome(row, state)
             if state is Opened.CREATED:
                 created.append(row)
-        if created:
-            await self._audit.commit([self._event(row, principal) for row in created], timeout=_AUDIT_SECONDS)
-            await publish_rows(created, self._register, self._broker, now=self._now().timestamp())
-        return [outcomes[index] for index in range(len(requests))]
+        return [outcome for outcome in outcomes if outcome is not None], created
+
+    async def announce(self, rows: Sequence[Row], *, principal: str) -> None:
+        """Record admitted rows in the audit, then publish them."""
+        await self._audit.commit([self._event(row, principal) for row in rows], timeout=_AUDIT_SECONDS)
+        await self._relay.publish(rows, now=self._now().timestamp())
+
+    async def _pasts(self, requests: Sequence[Request]) -> list[Accepted | Conflict | None]:
+        named = [request for request in requests if "id" in request.model_fields_set]
+        pasts = iter(await asyncio.gather(*map(self._finished_before, named)))
+        return [next(pasts) if "id" in request.model_fields_set else None for request in requests]
 
     async def _finished_before(self, request: Request) -> Accepted | Conflict | None:
         """Look for a result under a producer's own id: the register forgets a finished request after a while."""
-        if "id" not in request.model_fields_set:
-            return None
         result = await self._results.get(request.tenant, request.id)
         if result is None:
             return None

@@ -18,19 +18,30 @@ from tasks import keys
 from tasks.access.gate import OpenGate
 from tasks.access.redact import Redactor
 from tasks.audit.stream import AuditStream
-from tasks.contracts.base import parse_strict, utc_now
-from tasks.contracts.request import Request, new_id
+from tasks.contracts.base import utc_now
+from tasks.contracts.request import Request
 from tasks.contracts.result import Result
-from tasks.errors import Conflict, InvalidInput, NotFound, ResultTimeout
-from tasks.settings import Settings, load
+from tasks.contracts.row import Row
+from tasks.contracts.strict import parse_strict
+from tasks.contracts.words import new_id
+from tasks.errors import Conflict, InvalidInput, NotFound, ResultTimeout, StoreError
+from tasks.log import get_logger
+from tasks.settings import Settings
+from tasks.settings_load import load
 from tasks.stores.connect import connect
+
+log = get_logger()
 
 T = TypeVar("T")
 Item = str | Mapping[str, Any] | Request
 
 BATCH: Final = 100
 """Requests that are accepted with one round trip to each store."""
+_MOST_ANNOUNCING: Final = 32
+"""Batches that may be on their way to the audit and the queues: a store that is away holds up its producers."""
 _POLL_SECONDS: Final = (0.02, 0.05, 0.1, 0.2)
+_POLL_SECONDS_EACH: Final = 1e-4
+"""Looking at many takes the server's time from those who work on them."""
 
 
 class PartlyRefused(InvalidInput):
@@ -70,6 +81,7 @@ class AsyncProducer:
         self._principal = principal
         self._tenant = tenant
         self._stack = AsyncExitStack()
+        self._announcing: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
         """Open the connections."""
@@ -83,13 +95,14 @@ class AsyncProducer:
             flush_seconds=settings.auditing.flush_seconds,
         )
         self._stack.push_async_callback(audit.close)
+        self._stack.push_async_callback(self._settle)
         self._door = Door(
             settings,
             name="producer",
             gate=OpenGate(),
             audit=audit,
             register=self._stores.register,
-            broker=self._stores.broker,
+            relay=self._stores.relay,
             bodies=self._stores.bodies,
             results=self._stores.results,
             now=utc_now,
@@ -101,7 +114,9 @@ class AsyncProducer:
         await self._stack.aclose()
 
     async def submit(self, text: str, **fields: Any) -> str:
-        """Submit one request; return its id. ``fields`` are those of :class:`tasks.contracts.request.Request`.
+        """Submit one request; return its id as soon as it is durable.
+
+        ``fields`` are those of :class:`tasks.contracts.request.Request`.
 
         Raises:
             InvalidInput: names the field and the mend.
@@ -114,7 +129,7 @@ class AsyncProducer:
         return outcome.id
 
     async def submit_many(self, items: Iterable[Item]) -> list[str]:
-        """Submit texts, maps or requests; return their ids in order.
+        """Submit texts, maps or requests; return their ids in order, once all are on their queue.
 
         Raises:
             PartlyRefused: some were not valid or in conflict; it names them, and all others are accepted.
@@ -135,13 +150,35 @@ class AsyncProducer:
                     errors.append((position, outcome))
                 else:
                     ids.append(outcome.id)
+        await self._settle()
         if errors:
             raise PartlyRefused(ids, errors)
         return ids
 
     async def accept(self, requests: Sequence[Request]) -> list[Accepted | Conflict]:
-        """Submit validated requests; return one outcome for each."""
-        return await self._door.accept(requests, principal=self._principal)
+        """Submit validated requests; return one outcome for each.
+
+        They are durable when this returns. Their audit records and queue messages follow, many at a time; closing the
+        producer waits for them, and where it could not the sweeper sees to them.
+        """
+        outcomes, admitted = await self._door.admit(requests, principal=self._principal)
+        if admitted:
+            while len(self._announcing) >= _MOST_ANNOUNCING:
+                await asyncio.wait(self._announcing, return_when=asyncio.FIRST_COMPLETED)
+            task = asyncio.create_task(self._announce(admitted), name="announce")
+            self._announcing.add(task)
+            task.add_done_callback(self._announcing.discard)
+        return outcomes
+
+    async def _announce(self, rows: Sequence[Row]) -> None:
+        try:
+            await self._door.announce(rows, principal=self._principal)
+        except StoreError as error:
+            log.warning("accepted and not announced, the sweeper will", requests=len(rows), error=str(error))
+
+    async def _settle(self) -> None:
+        if self._announcing:
+            await asyncio.wait(self._announcing)
 
     async def result(self, request_id: str, timeout: float | None = None, *, tenant: str | None = None) -> Result:
         """Wait for a result, at most ``timeout`` seconds.
@@ -192,7 +229,7 @@ class AsyncProducer:
                     more = f" and {len(waiting) - 3} more" if len(waiting) > 3 else ""
                     raise ResultTimeout(f"not done within {timeout:g} s: {first}{more}")
                 pause = next(pauses, pause)
-                await asyncio.sleep(pause)
+                await asyncio.sleep(max(pause, len(waiting) * _POLL_SECONDS_EACH))
 
     async def _finished(self, tenant: str, request_id: str) -> Result:
         result = await self._stores.results.get(tenant, request_id)

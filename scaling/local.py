@@ -10,15 +10,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-import structlog
-
 from scaling.processes import Processes, Spawned
-from tasks.contracts.request import new_id
+from tasks.contracts.words import new_id
+from tasks.log import get_logger
 from tasks.settings import PoolSettings, ScalingSettings, Settings
 from tasks.stores.broker import Broker, Depth
 from tasks.stores.connect import connect
 
-log = structlog.get_logger()
+log = get_logger()
 
 WORKER_PREFIX: Final = "worker-"
 _START_WINDOW_SECONDS: Final = 60.0

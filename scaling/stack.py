@@ -24,7 +24,8 @@ from scaling import buckets, modelserver
 from scaling.local import pool_of
 from scaling.processes import Processes, Spawned
 from tasks.errors import NotReady
-from tasks.settings import ENVIRONMENT_FILE, Settings
+from tasks.settings import Settings
+from tasks.settings_load import ENVIRONMENT_FILE
 
 REDIS: Final = "redis"
 S3: Final = "s3"

@@ -5,23 +5,23 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
 from typing import Any, ClassVar, Final
 
 import orjson
-import structlog
+from msgspec import Struct
 
 from tasks import keys
 from tasks.access.gate import Gate
 from tasks.audit.stream import AuditStream
+from tasks.contracts.asked import Asked
 from tasks.contracts.audit import Action, Decision, Event
 from tasks.contracts.base import canonical, parse_versioned
 from tasks.contracts.message import Message, decode_body
-from tasks.contracts.request import Request, new_id
 from tasks.contracts.result import ErrorInfo, Status
 from tasks.contracts.row import Row, Stage
+from tasks.contracts.words import new_id
 from tasks.errors import (
     InvalidInput,
     LeaseLost,
@@ -35,15 +35,16 @@ from tasks.errors import (
 )
 from tasks.finish import EXHAUSTED, Finisher, Outcome, unanswered
 from tasks.heartbeat import Heartbeat
-from tasks.publish import publish_row
+from tasks.log import bound, get_logger
 from tasks.settings import Settings
 from tasks.stores.bodies import BodyStore, to_request
 from tasks.stores.broker import Broker, Parcel
 from tasks.stores.register import Handover, Opened, Register, Verdict
+from tasks.stores.relay import Relay, publish_waiting
 from tasks.stores.results import ResultStore
 from tasks.stores.sessions import SessionStore
 
-log = structlog.get_logger()
+log = get_logger()
 
 _MAX_RETRY_SECONDS: Final = 60.0
 _LOOK_SECONDS: Final = 1.0
@@ -57,8 +58,7 @@ class Disposition(Enum):
     REQUEUE = "requeue"
 
 
-@dataclass(frozen=True)
-class Deps:
+class Deps(Struct, frozen=True):
     """Everything that a hop works with."""
 
     settings: Settings
@@ -68,6 +68,7 @@ class Deps:
     audit: AuditStream
     register: Register
     broker: Broker
+    relay: Relay
     bodies: BodyStore
     results: ResultStore
     sessions: SessionStore
@@ -77,8 +78,7 @@ class Deps:
     redact: Callable[[str], str]
 
 
-@dataclass(frozen=True)
-class Attempt:
+class Attempt(Struct, frozen=True):
     """One try at one request. ``id`` is also the holder of the lease."""
 
     id: str
@@ -96,13 +96,12 @@ class Hop(ABC):
     """A hop: subclasses say what an attempt does, and what to do when it fails for good."""
 
     stage: ClassVar[Stage]
-    task: ClassVar[str]
 
     def __init__(self, deps: Deps) -> None:
         self.deps = deps
 
     @abstractmethod
-    async def attempt(self, attempt: Attempt, request: Request) -> None:
+    async def attempt(self, attempt: Attempt, request: Asked) -> None:
         """Do the hop's work and hand the request on or end it."""
 
     def check(self, message: Message) -> None:  # noqa: B027  the first hop has nothing to check
@@ -127,7 +126,7 @@ class Hop(ABC):
         except MalformedMessage as error:
             await self._quarantine(raw, str(error))
             return Disposition.ACK
-        with structlog.contextvars.bound_contextvars(request_id=message.id, tenant=message.tenant):
+        with bound(request_id=message.id, tenant=message.tenant):
             return await self._lead(message, raw, tag)
 
     async def _lead(self, message: Message, raw: dict[str, Any], tag: str) -> Disposition:
@@ -141,7 +140,13 @@ class Hop(ABC):
             return Disposition.ACK
         now = self.deps.now()
         holder = new_id()
-        verdict, number = await self._begin(message, holder, now)
+        try:
+            verdict, number = await self._begin(message, holder, now)
+        except asyncio.CancelledError:
+            # The register may have begun it all the same.
+            if await asyncio.shield(self._unbegin(message, holder)):
+                return Disposition.ACK
+            raise
         if verdict is Verdict.MISMATCH:
             await self._quarantine(raw, "the digest is not that of the accepted request")
         if verdict not in {Verdict.STARTED, Verdict.EXHAUSTED}:
@@ -158,6 +163,19 @@ class Hop(ABC):
             # register, so its message is done.
             await asyncio.shield(self._hand_back(attempt))
         return Disposition.ACK
+
+    async def _unbegin(self, message: Message, holder: str) -> bool:
+        """Give back what was begun while this worker was told to stop; tell whether it was."""
+        ref, now = keys.ref(message.tenant, message.id), self.deps.now().timestamp()
+        try:
+            await self.deps.register.postpone(ref, holder, due=now, counted=False)
+            await publish_waiting(ref, self.deps.register, self.deps.relay, now=now)
+        except LeaseLost:
+            return False
+        except StoreError as error:
+            log.warning("not handed back, its lease ends by itself", error=str(error))
+            return False
+        return True
 
     async def _begin(self, message: Message, holder: str, now: datetime) -> tuple[Verdict, int]:
         ref = keys.ref(message.tenant, message.id)
@@ -225,7 +243,7 @@ class Hop(ABC):
         except Exception as error:  # noqa: BLE001  whatever an agent, tool or store raises must not lose the request
             await self._failed(attempt, error)
 
-    async def _request(self, message: Message) -> Request:
+    async def _request(self, message: Message) -> Asked:
         body = await self.deps.bodies.unpack(message)
         if body is None:
             raise StoreError(f"{message.id}: its body is not in object storage")
@@ -272,7 +290,7 @@ class Hop(ABC):
         try:
             now = self.deps.now().timestamp()
             await self.deps.register.postpone(attempt.ref, attempt.id, due=now, counted=False)
-            await publish_row(attempt.ref, self.deps.register, self.deps.broker, now=now)
+            await publish_waiting(attempt.ref, self.deps.register, self.deps.relay, now=now)
         except LeaseLost:
             return
         log.info("handed back", attempt=attempt.number)
@@ -304,24 +322,17 @@ class Hop(ABC):
         )
         now = self.deps.now().timestamp()
         ref = keys.ref(tenant, request_id)
-        await self.deps.broker.publish([Parcel(keys.QUARANTINE, self.task, ref, _spelt(raw), now)])
+        await self.deps.broker.publish([Parcel(keys.QUARANTINE, ref, _spelt(raw), now)])
         await self.deps.audit.commit([event])
 
     async def hand_over(self, attempt: Attempt, message: Message, pool: str) -> None:
-        """Send the request to ``pool``: first in the register, then on the queue. The sweeper mends a gap."""
+        """Send the request to ``pool``."""
         now = self.deps.now().timestamp()
-        queue = keys.queue(pool, message.priority)
-        handover = Handover(Stage.WORK, queue, message.to_json())
+        handover = Handover(Stage.WORK, keys.queue(pool, message.priority), message.to_json())
         due = now + self.deps.settings.leases.unpublished_seconds
         self.deps.heartbeat.release(attempt.id)
-        generation = await self.deps.register.advance(attempt.ref, attempt.id, handover, due=due)
-        self.deps.finisher.passed("advance")
-        try:
-            await self.deps.broker.publish([Parcel(queue, keys.WORK_TASK, attempt.ref, handover.message, now)])
-            self.deps.finisher.passed("publish")
-            await self.deps.register.published([(attempt.ref, queue, generation)], now=now)
-        except StoreError as error:
-            log.warning("not published, the sweeper will", error=str(error))
+        await self.deps.relay.hand_over(attempt.ref, attempt.id, handover, now=now, due=due)
+        self.deps.finisher.passed("hand_over")
 
     async def end(self, attempt: Attempt, status: Status, error: ErrorInfo) -> None:
         """End the request without an answer."""

@@ -67,6 +67,12 @@ class ResultTimeout(SluiceError):
     code = "timeout"
 
 
+class Unreachable(StoreError):
+    """A server does not answer at all."""
+
+    code = "unreachable"
+
+
 class LeaseLost(SluiceError):
     """The attempt no longer holds the lease of its request: another one has it."""
 

@@ -8,9 +8,10 @@ created; 4. the dead letter is published (later also join notices and callbacks)
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
+
+from msgspec import Struct
 
 from tasks import keys
 from tasks.audit.stream import AuditStream
@@ -20,9 +21,9 @@ from tasks.contracts.message import Message
 from tasks.contracts.result import ErrorInfo, Result, Status, Timings
 from tasks.contracts.session import SessionVersion
 from tasks.errors import AlreadyExists, SessionConflict
-from tasks.publish import publish_row
 from tasks.stores.broker import Broker, Parcel
 from tasks.stores.register import Register
+from tasks.stores.relay import Relay, publish_waiting
 from tasks.stores.results import ResultStore
 from tasks.stores.sessions import SessionStore
 
@@ -30,15 +31,14 @@ EXHAUSTED: Final = "attempts_exhausted"
 """The error code of a request that used up its attempts and lies in the dead-letter queue."""
 
 
-@dataclass(frozen=True)
-class Outcome:
+class Outcome(Struct, frozen=True):
     """What an attempt wants to be the end of its request."""
 
     message: Message
     result: Result
     actor: str
     session: SessionVersion | None = None
-    events: Sequence[Event] = field(default=())
+    events: Sequence[Event] = ()
 
 
 class Finisher:
@@ -52,6 +52,7 @@ class Finisher:
         sessions: SessionStore,
         register: Register,
         broker: Broker,
+        relay: Relay,
         now: Callable[[], datetime],
         remember_seconds: int,
         passed: Callable[[str], None] = lambda step: None,
@@ -61,6 +62,7 @@ class Finisher:
         self._sessions = sessions
         self._register = register
         self._broker = broker
+        self._relay = relay
         self._now = now
         self._remember = remember_seconds
         self.passed = passed
@@ -90,7 +92,7 @@ class Finisher:
         ref = keys.ref(message.tenant, message.id)
         now = self._now().timestamp()
         if result.error is not None and result.error.code == EXHAUSTED:
-            await self._broker.publish([Parcel(keys.DEAD_LETTERS, keys.WORK_TASK, ref, message.to_json(), now)])
+            await self._broker.publish([Parcel(keys.DEAD_LETTERS, ref, message.to_json(), now)])
         self.passed("notify")
         released = await self._register.clear(
             ref, revision=message.revision, digest=message.digest, now=now, remember=self._remember
@@ -98,7 +100,7 @@ class Finisher:
         self.passed("clear")
         if released:
             # If this process dies here, the sweeper does it.
-            await publish_row(released, self._register, self._broker, now=now)
+            await publish_waiting(released, self._register, self._relay, now=now)
             self.passed("release")
 
     async def _save_session(self, outcome: Outcome, version: SessionVersion) -> Result:

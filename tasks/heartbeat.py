@@ -1,25 +1,24 @@
-"""One heartbeat for each process: it extends the leases and the in-flight marks of everything that runs here."""
+"""One heartbeat for each pool of a process: it extends the leases and in-flight marks of all that runs there."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
 from datetime import datetime
 
-import structlog
+from msgspec import Struct
 
 from tasks.errors import LeaseLost
+from tasks.log import get_logger
 from tasks.settings import LeaseSettings
 from tasks.stores.broker import Broker
 from tasks.stores.register import Register
 
-log = structlog.get_logger()
+log = get_logger()
 
 
-@dataclass
-class _Hold:
+class _Hold(Struct, eq=False):
     ref: str
     holder: str
     tag: str

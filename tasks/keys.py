@@ -6,12 +6,9 @@ from datetime import datetime
 from typing import Final
 
 PREFIX: Final = "{sluice}"
-"""Redis keys of the register share this hash tag, so that one script may touch several of them."""
+"""All Redis keys share this hash tag, so that one script may touch several of them, on a sharded server too."""
 
 INTENT_POOL: Final = "intent"
-ROUTE_TASK: Final = "sluice.route"
-WORK_TASK: Final = "sluice.work"
-CONTENT_TYPE: Final = "application/json"
 
 
 # Pools and queues -------------------------------------------------------------------------------
@@ -39,19 +36,24 @@ QUARANTINE: Final = "quarantine"
 """The queue of messages that no door wrote. Nothing consumes it."""
 
 
+def waiting(queue_name: str) -> str:
+    """Return the Redis list of the messages that wait in a queue; the next one is at its right end."""
+    return f"{PREFIX}:waiting:{queue_name}"
+
+
+def bell(queue_name: str) -> str:
+    """Return the Redis channel that says that an empty queue is no longer empty."""
+    return f"{PREFIX}:bell:{queue_name}"
+
+
 def unacked(pool: str) -> str:
-    """Return the Redis hash of the pool's delivered, unacknowledged messages."""
-    return f"unacked:{pool}"
+    """Return the Redis hash of the pool's delivered, unacknowledged messages: tag to queue, newline, message."""
+    return f"{PREFIX}:unacked:{pool}"
 
 
 def unacked_index(pool: str) -> str:
-    """Return the Redis sorted set of the same messages by the time of delivery."""
-    return f"unacked_index:{pool}"
-
-
-def unacked_mutex(pool: str) -> str:
-    """Return the Redis lock under which overdue messages of the pool are restored."""
-    return f"unacked_mutex:{pool}"
+    """Return the Redis sorted set of the same tags by the time of delivery, or of the last heartbeat since."""
+    return f"{PREFIX}:unacked_index:{pool}"
 
 
 # Register -----------------------------------------------------------------------------------------

@@ -7,8 +7,8 @@ from collections.abc import Awaitable, Callable
 
 from tasks import keys
 from tasks.attempt import Attempt, Deps, Hop
+from tasks.contracts.asked import Asked
 from tasks.contracts.audit import Action
-from tasks.contracts.request import Request
 from tasks.contracts.result import IntentInfo
 from tasks.contracts.row import Stage
 
@@ -22,13 +22,12 @@ class Route(Hop):
     """Classifies through ``classify``, which batches what arrives at the same time."""
 
     stage = Stage.ROUTE
-    task = keys.ROUTE_TASK
 
     def __init__(self, deps: Deps, classify: Classify) -> None:
         super().__init__(deps)
         self._classify = classify
 
-    async def attempt(self, attempt: Attempt, request: Request) -> None:
+    async def attempt(self, attempt: Attempt, request: Asked) -> None:
         """Route ``request``; durable in the audit before it is on the next queue."""
         begun = time.perf_counter()
         if request.intent:
@@ -36,13 +35,11 @@ class Route(Hop):
         else:
             intent = await self._classify(request.text)
         agent_type = self.deps.settings.agent_for(intent.label)
-        message = attempt.message.model_copy(
-            update={
-                "intent": intent,
-                "agent_type": agent_type,
-                "routed_at": self.deps.now(),
-                "classify_ms": round((time.perf_counter() - begun) * 1000, 3),
-            }
+        message = attempt.message.changed(
+            intent=intent,
+            agent_type=agent_type,
+            routed_at=self.deps.now(),
+            classify_ms=round((time.perf_counter() - begun) * 1000, 3),
         )
         pool = keys.agent_pool(agent_type)
         routed = self.event(

@@ -1,36 +1,48 @@
-"""Puts a process together: a worker of one pool, or a sweeper."""
+"""Puts a process together: a worker of one or more pools, or a sweeper."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import os
+import signal
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from tasks import keys
 from tasks.access.gate import Gate, OpenGate
 from tasks.access.redact import Redactor
-from tasks.attempt import Deps, Disposition, Hop
+from tasks.attempt import Deps, Hop
 from tasks.audit.stream import AuditStream
+from tasks.consumer import CANCEL_MARGIN_SECONDS, Consumer
 from tasks.contracts.base import utc_now
-from tasks.contracts.request import new_id
 from tasks.contracts.result import IntentInfo
+from tasks.contracts.words import new_id
 from tasks.errors import StoreError
 from tasks.finish import Finisher
 from tasks.heartbeat import Heartbeat
+from tasks.log import get_logger
 from tasks.settings import Settings
 from tasks.stores.connect import Stores, connect
-from tasks.sweep import ACTOR, Sweeper
+
+if TYPE_CHECKING:
+    from tasks.agents.types import AgentRunner
+    from tasks.route import Classify
+    from tasks.sweep import Sweeper
+
+log = get_logger()
+
 
 Now = Callable[[], datetime]
 
 
-def worker_name(pool: str) -> str:
+def process_name() -> str:
     """Return a name that no other process has or had."""
-    return f"{pool}@{socket.gethostname()}-{os.getpid()}-{new_id()[-8:]}"
+    return f"{socket.gethostname()}-{os.getpid()}-{new_id()[-8:]}"
 
 
 def open_audit(settings: Settings, stores: Stores, component: str, now: Now) -> AuditStream:
@@ -52,127 +64,212 @@ def make_finisher(settings: Settings, stores: Stores, audit: AuditStream, now: N
         sessions=stores.sessions,
         register=stores.register,
         broker=stores.broker,
+        relay=stores.relay,
         now=now,
         remember_seconds=settings.leases.remember_seconds,
     )
 
 
-class WorkerRuntime:
-    """A worker of ``pool``; the :class:`tasks.pool.Handler` that the Celery pool drives."""
+class _Served(Struct, frozen=True):
+    """One pool in this process."""
+
+    pool: str
+    hop: Hop
+    heartbeat: Heartbeat
+    consumer: Consumer
+
+
+class Worker:
+    """A process that serves ``pools``: stores and audit stream are shared, the rest is each pool's own.
+
+    ``classify`` and ``runner`` stand in for the classifier and the agents of the settings. ``passed`` is told each step
+    that is done.
+    """
 
     def __init__(
         self,
         settings: Settings,
-        pool: str,
-        name: str,
+        pools: Sequence[str],
         *,
         gate: Gate | None = None,
+        classify: Classify | None = None,
+        runner: AgentRunner | None = None,
+        open_stores: Callable[[Settings], Stores] = connect,
         now: Now = utc_now,
         passed: Callable[[str], None] | None = None,
     ) -> None:
         self.settings = settings
-        self.pool = pool
-        self.name = name
-        self.model_version = ""
+        self.process = process_name()
+        self.pools = tuple(dict.fromkeys(pools))
         self._gate = gate or OpenGate()
+        self._classify = classify
+        self._runner = runner
+        self._open_stores = open_stores
         self._now = now
         self._passed = passed
+        self._model_version = ""
+        self._served: list[_Served] = []
         self._stack = contextlib.AsyncExitStack()
 
-    async def open(self) -> None:
-        """Connect, load the model or the agents, start the heartbeat."""
-        self._stores = await self._stack.enter_async_context(connect(self.settings))
-        audit = open_audit(self.settings, self._stores, self.pool, self._now)
-        self._stack.push_async_callback(audit.close)
-        finisher = make_finisher(self.settings, self._stores, audit, self._now)
-        if self._passed:
-            finisher.passed = self._passed
-        heartbeat = Heartbeat(
-            pool=self.pool,
-            register=self._stores.register,
-            broker=self._stores.broker,
-            settings=self.settings.leases,
-            now=self._now,
-            beacon=self._beacon,
-        )
-        deps = Deps(
-            settings=self.settings,
-            worker=self.name,
-            pool=self.pool,
-            gate=self._gate,
-            audit=audit,
-            register=self._stores.register,
-            broker=self._stores.broker,
-            bodies=self._stores.bodies,
-            results=self._stores.results,
-            sessions=self._stores.sessions,
-            finisher=finisher,
-            heartbeat=heartbeat,
-            now=self._now,
-            redact=Redactor(self.settings.auditing.sensitive_fields).text,
-        )
-        self._hop = await self._make_hop(deps)
-        beating = asyncio.create_task(heartbeat.run(), name="heartbeat")
-        self._stack.push_async_callback(self._retire, beating)
+    async def __aenter__(self) -> Worker:
+        """Connect, load the model or the agents, start the heartbeats."""
+        async with contextlib.AsyncExitStack() as stack:
+            self._stores = await stack.enter_async_context(self._open_stores(self.settings))
+            self._audit = open_audit(self.settings, self._stores, "+".join(self.pools), self._now)
+            stack.push_async_callback(self._audit.close)
+            self._finisher = make_finisher(self.settings, self._stores, self._audit, self._now)
+            if self._passed:
+                self._finisher.passed = self._passed
+            for pool in self.pools:
+                self._served.append(await self._serve(pool, stack))
+            self._stack = stack.pop_all()
+        return self
 
-    async def handle(self, task: str, raw: dict[str, Any], tag: str) -> Disposition:
-        """See :class:`tasks.pool.Handler`. A message of the other hop is recognised by its stage in the register."""
-        return await self._hop.handle(raw, tag)
-
-    async def close(self) -> None:
-        """Stop the heartbeat, write the audit, disconnect; in the reverse order of opening."""
+    async def __aexit__(self, *_: object) -> None:
+        """Stop the heartbeats, write the audit, disconnect; in the reverse order of opening."""
         await self._stack.aclose()
 
-    async def _make_hop(self, deps: Deps) -> Hop:
-        if self.pool == keys.INTENT_POOL:
-            return await self._make_route(deps)
-        from tasks.agents.team import TeamRunner
-        from tasks.work import Work
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Serve until ``stopping`` is set, then drain."""
+        consumers = [served.consumer for served in self._served]
+        runs = [asyncio.create_task(consumer.run(), name="consume") for consumer in consumers]
+        told = asyncio.create_task(stopping.wait())
+        try:
+            # A consumer that ends by itself has a fault: the others drain, and the process ends with it.
+            await asyncio.wait([told, *runs], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            told.cancel()
+            await self._drain(consumers, runs)
+        for run in runs:
+            if not run.cancelled():
+                run.result()
 
-        runner = TeamRunner(self.settings)
-        self._stack.push_async_callback(runner.close)
-        return Work(deps, runner)
+    async def _drain(self, consumers: Sequence[Consumer], runs: Sequence[asyncio.Task[None]]) -> None:
+        """End within the grace period, whatever a server that does not answer holds up."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + self.settings.scaling.grace_seconds
+        for consumer in consumers:
+            consumer.stop()
+        await asyncio.wait(runs, timeout=max(end - loop.time() - CANCEL_MARGIN_SECONDS, 0.0))
+        for run in runs:
+            run.cancel()
+        left = max(end - loop.time(), CANCEL_MARGIN_SECONDS)
+        await asyncio.gather(*(consumer.drain(left) for consumer in consumers))
 
-    async def _make_route(self, deps: Deps) -> Hop:
+    async def _serve(self, pool: str, stack: contextlib.AsyncExitStack) -> _Served:
+        settings, stores = self.settings, self._stores
+        heartbeat = Heartbeat(
+            pool=pool,
+            register=stores.register,
+            broker=stores.broker,
+            settings=settings.leases,
+            now=self._now,
+            beacon=lambda running: self._beacon(pool, running),
+        )
+        deps = Deps(
+            settings=settings,
+            worker=f"{pool}@{self.process}",
+            pool=pool,
+            gate=self._gate,
+            audit=self._audit,
+            register=stores.register,
+            broker=stores.broker,
+            relay=stores.relay,
+            bodies=stores.bodies,
+            results=stores.results,
+            sessions=stores.sessions,
+            finisher=self._finisher,
+            heartbeat=heartbeat,
+            now=self._now,
+            redact=Redactor(settings.auditing.sensitive_fields).text,
+        )
+        hop = await self._route(deps, stack) if pool == keys.INTENT_POOL else self._work(deps, stack)
+        beating = asyncio.create_task(heartbeat.run(), name=f"heartbeat {pool}")
+        stack.push_async_callback(self._retire, pool, beating)
+        consumer = Consumer(
+            pool,
+            stores.broker,
+            hop.handle,
+            concurrency=settings.pool(pool).concurrency,
+            visibility_seconds=settings.queue.visibility_seconds,
+            now=self._now,
+        )
+        return _Served(pool, hop, heartbeat, consumer)
+
+    async def _route(self, deps: Deps, stack: contextlib.AsyncExitStack) -> Hop:
+        from tasks.route import Route
+
+        return Route(deps, self._classify or self._load_classifier(stack))
+
+    def _load_classifier(self, stack: contextlib.AsyncExitStack) -> Classify:
         from intent.batcher import batch_classifier
         from intent.classifier import Classifier
-        from tasks.route import Route
 
         chosen = self.settings.intent
         # Loading holds the loop for about a tenth of a second: nothing else runs yet.
         classifier = Classifier.load(chosen.model_dir, threads=chosen.threads)
         batcher = batch_classifier(classifier, chosen, threshold=self.settings.routing.threshold)
-        self._stack.push_async_callback(batcher.close)
-        self.model_version = classifier.version
+        stack.push_async_callback(batcher.close)
+        self._model_version = classifier.version
 
         async def classify(text: str) -> IntentInfo:
             found = await batcher.submit(text)
             return IntentInfo(label=found.label, confidence=found.confidence, model_version=found.model_version)
 
-        return Route(deps, classify)
+        return classify
 
-    async def _beacon(self, running: int) -> None:
+    def _work(self, deps: Deps, stack: contextlib.AsyncExitStack) -> Hop:
+        from tasks.work import Work
+
+        if self._runner is None:
+            from tasks.agents.team import TeamRunner
+
+            self._runner = TeamRunner(self.settings)
+            stack.push_async_callback(self._runner.close)
+        return Work(deps, self._runner)
+
+    async def _beacon(self, pool: str, running: int) -> None:
         beat = {
-            "pool": self.pool,
+            "pool": pool,
             "pid": os.getpid(),
             "host": socket.gethostname(),
-            "model_version": self.model_version,
+            "model_version": self._model_version if pool == keys.INTENT_POOL else "",
             "running": running,
             "beat": self._now().timestamp(),
         }
-        await self._stores.board.beat(self.name, beat)
+        await self._stores.board.beat(f"{pool}@{self.process}", beat)
 
-    async def _retire(self, beating: asyncio.Task[None]) -> None:
+    async def _retire(self, pool: str, beating: asyncio.Task[None]) -> None:
         beating.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await beating
         with contextlib.suppress(StoreError):  # a board that is away will forget this worker by itself
-            await self._stores.board.retire(self.name)
+            await self._stores.board.retire(f"{pool}@{self.process}")
+
+
+def run(worker: Worker) -> None:
+    """Run ``worker`` in this process until SIGTERM or SIGINT, which drain it."""
+    import uvloop
+
+    uvloop.run(serve(worker))
+
+
+async def serve(worker: Worker) -> None:
+    """See :func:`run`; on the running loop."""
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    async with worker:
+        log.info("worker ready", worker=worker.process, pools=list(worker.pools))
+        await worker.run(stopping)
 
 
 @contextlib.asynccontextmanager
 async def open_sweeper(settings: Settings, *, now: Now = utc_now) -> AsyncIterator[Sweeper]:
     """Yield a sweeper over real stores."""
+    from tasks.sweep import ACTOR, Sweeper
+
     async with connect(settings) as stores:
         audit = open_audit(settings, stores, ACTOR, now)
         try:
@@ -180,6 +277,7 @@ async def open_sweeper(settings: Settings, *, now: Now = utc_now) -> AsyncIterat
                 settings,
                 register=stores.register,
                 broker=stores.broker,
+                relay=stores.relay,
                 audit=audit,
                 finisher=make_finisher(settings, stores, audit, now),
                 now=now,

@@ -6,36 +6,35 @@ It never touches a healthy backlog: a published request counts as lost only when
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-import structlog
+from msgspec import Struct
 
 from tasks import keys
 from tasks.audit.stream import AuditStream
 from tasks.contracts.audit import Action, Event
 from tasks.contracts.base import parse_versioned
 from tasks.contracts.message import Message
-from tasks.contracts.request import new_id
 from tasks.contracts.result import ErrorInfo, Status
 from tasks.contracts.row import Row
+from tasks.contracts.words import new_id
 from tasks.errors import MalformedMessage, NewerSchema
 from tasks.finish import EXHAUSTED, Finisher, Outcome, unanswered
-from tasks.publish import publish_rows
+from tasks.log import get_logger
 from tasks.settings import Settings
 from tasks.stores.broker import Broker
 from tasks.stores.register import Due, Register
+from tasks.stores.relay import Relay
 
-log = structlog.get_logger()
+log = get_logger()
 
 ACTOR: Final = "sweeper"
 _LIMIT: Final = 500
 _CLOCK_SKEW_SECONDS: Final = 5.0
 
 
-@dataclass(frozen=True)
-class Swept:
+class Swept(Struct, frozen=True):
     """How many requests a pass published again, by reason, and how many it ended."""
 
     unpublished: int = 0
@@ -58,6 +57,7 @@ class Sweeper:
         *,
         register: Register,
         broker: Broker,
+        relay: Relay,
         audit: AuditStream,
         finisher: Finisher,
         now: Callable[[], datetime],
@@ -65,6 +65,7 @@ class Sweeper:
         self._settings = settings
         self._register = register
         self._broker = broker
+        self._relay = relay
         self._audit = audit
         self._finisher = finisher
         self._now = now
@@ -134,7 +135,7 @@ class Sweeper:
         for row in hopeless:
             # Something takes its message away again and again, and never begins: nobody will answer it.
             await self._end(row, Status.FAILED, ErrorInfo(code=EXHAUSTED, message=f"lost {row.losses} times"))
-        await publish_rows([row for row in rows if row not in hopeless], self._register, self._broker, now=now)
+        await self._relay.publish([row for row in rows if row not in hopeless], now=now)
         return len(rows)
 
     async def _expire(self, now: float) -> int:

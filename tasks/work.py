@@ -8,10 +8,10 @@ import time
 from tasks import keys
 from tasks.agents.types import AgentAnswer, AgentRunner, AgentTask, ToolCall
 from tasks.attempt import Attempt, Deps, Hop
+from tasks.contracts.asked import Asked
 from tasks.contracts.audit import Action, Event
 from tasks.contracts.base import canonical, sha256
 from tasks.contracts.message import Message
-from tasks.contracts.request import Request
 from tasks.contracts.result import AgentInfo, ErrorInfo, Result, Status, Timings
 from tasks.contracts.row import Stage
 from tasks.contracts.session import SessionVersion
@@ -24,13 +24,12 @@ class Work(Hop):
     """Runs the agents of one pool, many requests at a time."""
 
     stage = Stage.WORK
-    task = keys.WORK_TASK
 
     def __init__(self, deps: Deps, runner: AgentRunner) -> None:
         super().__init__(deps)
         self._runner = runner
 
-    async def attempt(self, attempt: Attempt, request: Request) -> None:
+    async def attempt(self, attempt: Attempt, request: Asked) -> None:
         """Answer ``request`` and run the tail."""
         agent = self._agent(attempt)
         if request.session_id is None:
@@ -71,7 +70,7 @@ class Work(Hop):
         if agent is None or agent.fallback is None or attempt.message.fallback_from or crashed:
             await self.end(attempt, Status.FAILED, error)
             return
-        message = attempt.message.model_copy(update={"agent_type": agent.fallback, "fallback_from": agent.type})
+        message = attempt.message.changed(agent_type=agent.fallback, fallback_from=agent.type)
         pool = keys.agent_pool(agent.fallback)
         fallen = self.event(attempt, Action.AGENT_FALLBACK, resource=pool, reason=f"{error.code}: {error.message}")
         await self.deps.audit.commit([fallen])
@@ -87,7 +86,7 @@ class Work(Hop):
         return next((agent for agent in self.deps.settings.agents if agent.type == agent_type), None)
 
     async def _answer(
-        self, attempt: Attempt, request: Request, agent: AgentSettings, state: dict[str, object] | None
+        self, attempt: Attempt, request: Asked, agent: AgentSettings, state: dict[str, object] | None
     ) -> tuple[AgentAnswer, float]:
         pool = keys.agent_pool(agent.type)
         self.deps.audit.report(self.event(attempt, Action.AGENT_STARTED, resource=pool))
@@ -131,7 +130,7 @@ class Work(Hop):
     def _result(
         self,
         attempt: Attempt,
-        request: Request,
+        request: Asked,
         agent: AgentSettings,
         answer: AgentAnswer,
         milliseconds: float,
@@ -155,7 +154,7 @@ class Work(Hop):
                 agent_ms=milliseconds,
             ),
             session_id=request.session_id,
-            steps=tuple(step.model_copy(update={"detail": self.deps.redact(step.detail)}) for step in answer.steps),
+            steps=tuple(step.changed(detail=self.deps.redact(step.detail)) for step in answer.steps),
             request_digest=message.digest,
             attempt=attempt.id,
         )

@@ -28,7 +28,7 @@ def show(ctx: click.Context, *, request_id: str | None, tenant: str | None, as_j
     if request_id and not found:
         raise NotFound(f"no audit record of request {request_id!r}")
     if as_json:
-        print_json([record.model_dump(mode="json") for record in found])
+        print_json([record.to_dict() for record in found])
         return
     print_table(
         f"Audit of {request_id or 'everything'}",

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+import contextlib
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 import orjson
 
-from tasks.errors import AlreadyExists, NotFound, NotReady, StoreError
-from tasks.settings import Settings, load
+from tasks.errors import AlreadyExists, NotFound, NotReady, StoreError, Unreachable
+from tasks.settings import Settings
+from tasks.settings_load import load
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -59,15 +61,20 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine; a server that can not be reached becomes an error with a mend."""
-    from redis.exceptions import ConnectionError as ConnectionRefused
-
-    try:
+    """Run a coroutine; see :func:`naming_the_mend`."""
+    with naming_the_mend():
         return asyncio.run(work)
+
+
+@contextlib.contextmanager
+def naming_the_mend() -> Iterator[None]:
+    """Turn the error of a server that cannot be reached into one that says what to do about it."""
+    try:
+        yield
     except (AlreadyExists, NotFound):
         raise
     except StoreError as error:
-        kind = NotReady if isinstance(error.__cause__, ConnectionRefused) else StoreError
+        kind = NotReady if isinstance(error, Unreachable) else StoreError
         raise kind(f"{error} (is the stack up? `sluice up` starts it, `sluice doctor` looks)") from error
 
 

@@ -47,7 +47,7 @@ _LOOK_SECONDS: Final = 0.25
 def demo(ctx: click.Context, *, keep: bool, as_json: bool) -> int:
     """Start the stack, submit requests for every agent type, watch workers rise from zero and fall back to it."""
     from scaling.stack import Stack
-    from tasks.settings import home
+    from tasks.settings_load import home
 
     begun = time.perf_counter()
     tell = teller(quiet=as_json)
@@ -67,7 +67,7 @@ def demo(ctx: click.Context, *, keep: bool, as_json: bool) -> int:
             {
                 "requests": len(results),
                 "succeeded": good,
-                "results": [found.model_dump(mode="json", exclude_none=True) for found in results],
+                "results": [found.to_dict() for found in results],
                 "pools": pools,
             }
         )

@@ -14,8 +14,8 @@ from typing import Final, Literal
 import click
 
 from handlers.cli.common import json_option, print_json, print_table, settings_of
-from tasks.contracts.request import new_id
-from tasks.errors import AlreadyExists, NotReady, SluiceError
+from tasks.contracts.words import new_id
+from tasks.errors import AlreadyExists, NotReady, SluiceError, StoreError
 from tasks.settings import EMBEDDED, Settings
 
 
@@ -93,23 +93,23 @@ async def _classifier(settings: Settings) -> Finding:
 
 
 async def _redis(settings: Settings) -> Finding:
-    from redis.exceptions import RedisError, ResponseError
-
+    from tasks.errors import Unreachable
     from tasks.stores.connect import connect
 
     async with connect(settings) as stores:
         try:
-            await stores.redis.ping()
-            answer = await stores.redis.config_get("append*", "maxmemory-policy")
-        except ResponseError:
+            await stores.link.call("PING")
+            found = await stores.link.call("CONFIG", "GET", "append*", "maxmemory-policy")
+        except Unreachable as error:
+            return Finding("redis", "error", str(error), "`sluice up`, or set SLUICE_REDIS_URL")
+        except StoreError:
             return Finding(
                 "redis",
                 "warning",
                 "its persistence can not be read",
                 "make sure that it keeps what it acknowledged",
             )
-        except RedisError as error:
-            return Finding("redis", "error", str(error), "`sluice up`, or set SLUICE_REDIS_URL")
+    answer = {name.decode(): value.decode() for name, value in found.items()}
     keeps = answer.get("appendonly") == "yes" and answer.get("appendfsync") == "always"
     evicts = answer.get("maxmemory-policy", "noeviction") != "noeviction"
     detail = ", ".join(f"{name} {value}" for name, value in sorted(answer.items()) if "filename" not in str(name))

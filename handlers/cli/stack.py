@@ -13,7 +13,7 @@ from handlers.cli.common import json_option, print_json, settings_of, teller
 def up(ctx: click.Context, *, as_json: bool) -> None:
     """Start the embedded servers, the scheduler and the autoscaler; what runs already is left alone."""
     from scaling.stack import Stack
-    from tasks.settings import home
+    from tasks.settings_load import home
 
     settings = settings_of(ctx)
     stack = Stack(home(), settings)
@@ -36,7 +36,7 @@ def up(ctx: click.Context, *, as_json: bool) -> None:
 def down(ctx: click.Context, *, purge: bool, as_json: bool) -> None:
     """Stop everything that `up` started: workers drain first."""
     from scaling.stack import Stack
-    from tasks.settings import home
+    from tasks.settings_load import home
 
     folder = home()
     stopped = Stack(folder, settings_of(ctx)).down(purge=purge, tell=teller(quiet=as_json))

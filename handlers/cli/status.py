@@ -49,7 +49,7 @@ async def look(settings: Settings) -> dict[str, Any]:
     from scaling.local import pool_of
     from scaling.processes import Processes
     from scaling.stack import AUTOSCALER, REDIS, S3, SCHEDULER
-    from tasks.settings import home
+    from tasks.settings_load import home
     from tasks.stores.connect import connect
 
     processes = Processes(home().absolute()).all()
@@ -102,9 +102,9 @@ def _megabytes(size: int) -> float:
 
 def model_version(settings: Settings) -> str:
     """Return the version of the classifier that a worker would load now, without loading it."""
-    from intent.manifest import default_dir, read_model
+    from intent.manifest import check_model, default_dir
 
     try:
-        return read_model(settings.intent.model_dir or default_dir())[0].version
+        return check_model(settings.intent.model_dir or default_dir())[0].version
     except SluiceError as error:
         return f"none: {error}"

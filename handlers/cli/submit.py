@@ -12,8 +12,9 @@ import click
 import orjson
 
 from handlers.cli.common import console, json_option, print_json, print_table, run, settings_of
-from tasks.contracts.base import parse_strict
-from tasks.contracts.request import Priority, Request
+from tasks.contracts.request import Request
+from tasks.contracts.strict import parse_strict
+from tasks.contracts.words import Priority
 from tasks.errors import Conflict, InvalidInput, ResultTimeout
 from tasks.settings import Settings
 
@@ -121,7 +122,7 @@ def _show(found: Result, *, as_json: bool) -> int:
     from tasks import keys
 
     if as_json:
-        print_json(found.model_dump(mode="json", exclude_none=True))
+        print_json(found.to_dict())
     else:
         click.echo(found.output or (found.error.message if found.error else ""))
         agent = f"{found.agent.type}, {found.agent.model}" if found.agent else "no agent"

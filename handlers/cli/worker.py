@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from handlers.cli.common import json_option, print_json, run, settings_of
+from handlers.cli.common import json_option, naming_the_mend, print_json, run, settings_of
+from tasks.log import get_logger
 
 if TYPE_CHECKING:
     from tasks.settings import Settings
@@ -18,21 +19,20 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("--pool", required=True, help="intent, or agents.<type>.")
+@click.option(
+    "--pool", "pools", required=True, multiple=True, help="intent, or agents.<type>; several times for several pools."
+)
 @click.pass_context
-def worker(ctx: click.Context, pool: str) -> int:
-    """Run one worker process of a pool until SIGTERM, which drains it."""
-    import structlog
-
-    from tasks.app import run_worker
-    from tasks.runtime import WorkerRuntime, worker_name
+def worker(ctx: click.Context, pools: tuple[str, ...]) -> None:
+    """Run one worker process of one or more pools until SIGTERM, which drains it."""
+    from tasks.runtime import Worker
+    from tasks.runtime import run as serve
 
     settings = settings_of(ctx)
-    settings.pool(pool)
-    name = worker_name(pool)
-    log = structlog.get_logger()
-    runtime = WorkerRuntime(settings, pool, name)
-    return run_worker(settings, pool, name, runtime, lambda: log.info("worker ready", worker=name, pool=pool))
+    for pool in pools:
+        settings.pool(pool)
+    with naming_the_mend():
+        serve(Worker(settings, pools))
 
 
 @click.command()
@@ -41,7 +41,7 @@ def autoscale(ctx: click.Context) -> None:
     """Run the local autoscaler until SIGTERM: workers from zero by waiting plus running work, and back to zero."""
     from scaling.local import autoscale as scale
     from scaling.processes import Processes
-    from tasks.settings import home
+    from tasks.settings_load import home
 
     settings = settings_of(ctx)
     asyncio.run(_until_told(scale(settings, Processes(home().absolute()))))
@@ -78,11 +78,9 @@ async def _sweep_once(settings: Settings) -> Swept:
 
 
 async def _sweep_forever(settings: Settings) -> None:
-    import structlog
-
     from tasks.runtime import open_sweeper
 
-    log = structlog.get_logger()
+    log = get_logger()
     async with open_sweeper(settings) as sweeper:
         while True:
             try:

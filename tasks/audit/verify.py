@@ -89,7 +89,11 @@ async def verify(store: ObjectStore) -> Verification:
 
 
 def _problem(record: AuditRecord, line: bytes, stream: str, expected: int, previous: str) -> str:
-    if canonical(orjson.loads(line)) != line:
+    try:
+        spelt = canonical(orjson.loads(line))
+    except (orjson.JSONDecodeError, RecursionError):
+        spelt = b""
+    if spelt != line:
         return "not in canonical form"
     if record.stream != stream:
         return f"belongs to stream {record.stream}"

@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 import orjson
-import redis.asyncio
 
 from tasks import keys
-from tasks.stores.redis_errors import guarded
+from tasks.stores.link import Link
 
 _FORGET_SECONDS: Final = 3600.0
 """A worker that was killed could not take itself off; after this time somebody else does."""
@@ -18,16 +17,16 @@ _FORGET_SECONDS: Final = 3600.0
 class Board:
     """Two hashes in Redis: workers by name, pools by name."""
 
-    def __init__(self, client: redis.asyncio.Redis) -> None:
-        self._redis = client
+    def __init__(self, link: Link) -> None:
+        self._link = link
 
     async def beat(self, worker: str, facts: Mapping[str, Any]) -> None:
         """Say that ``worker`` lives; ``facts`` hold the time as ``beat`` (Unix seconds)."""
-        await guarded("board", self._redis.hset(keys.WORKERS, worker, orjson.dumps(facts)))
+        await self._link.call("HSET", keys.WORKERS, worker, orjson.dumps(facts))
 
     async def retire(self, worker: str) -> None:
         """Take ``worker`` off the board."""
-        await guarded("board", self._redis.hdel(keys.WORKERS, worker))
+        await self._link.call("HDEL", keys.WORKERS, worker)
 
     async def workers(self, *, since: float) -> list[dict[str, Any]]:
         """Return the workers that gave a sign of life since ``since``, with their ``name``."""
@@ -39,13 +38,12 @@ class Board:
 
     async def post_pools(self, pools: Mapping[str, Mapping[str, int]]) -> None:
         """Say what the autoscaler saw and wants."""
-        mapping: dict[Any, Any] = {pool: orjson.dumps(facts) for pool, facts in pools.items()}
-        await guarded("board", self._redis.hset(keys.POOLS, mapping=mapping))
+        await self._link.calls([("HSET", keys.POOLS, pool, orjson.dumps(facts)) for pool, facts in pools.items()])
 
     async def pools(self) -> dict[str, dict[str, Any]]:
         """Return what the autoscaler said last."""
         return await self._read(keys.POOLS)
 
     async def _read(self, key: str) -> dict[str, dict[str, Any]]:
-        raw = await guarded("board", self._redis.hgetall(key))
-        return {name.decode() if isinstance(name, bytes) else name: orjson.loads(facts) for name, facts in raw.items()}
+        raw = await self._link.call("HGETALL", key)
+        return {name.decode(): orjson.loads(facts) for name, facts in raw.items()}

@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import Protocol
+
+from msgspec import Struct
 
 from tasks import keys
 
 
-@dataclass(frozen=True)
-class Parcel:
+class Parcel(Struct, frozen=True):
     """One message for one queue. ``message`` is JSON, ``queued_at`` Unix seconds."""
 
     queue: str
-    task: str
     ref: str
     message: str
     queued_at: float
 
 
-@dataclass(frozen=True)
-class Depth:
+class Delivery(Struct, frozen=True):
+    """A message in the hands of one worker. ``data`` is whatever lay on the queue; ``tag`` names the delivery."""
+
+    tag: str
+    queue: str
+    data: bytes
+
+
+class Depth(Struct, frozen=True):
     """A pool's load in messages: ``waiting`` in its queues, ``running`` delivered and not acknowledged."""
 
     waiting: int
@@ -35,10 +41,28 @@ class Depth:
 
 
 class Broker(Protocol):
-    """At-least-once queues."""
+    """At-least-once queues. Every method raises :class:`StoreError` when the server cannot be reached."""
 
     async def publish(self, parcels: Sequence[Parcel]) -> None:
-        """Put each message at the end of its queue; raises :class:`StoreError` if any may not have arrived."""
+        """Put each message at the end of its queue; after an error any of them may or may not have arrived."""
+
+    async def receive(self, pool: str, most: int, *, now: float) -> list[Delivery]:
+        """Take at most ``most`` messages from the queues of ``pool``, the ``high`` one first; do not wait."""
+
+    async def listen(self, pool: str, wake: Callable[[], None]) -> None:
+        """Call ``wake`` whenever a queue of ``pool`` that was empty has a message. Some calls may be in vain."""
+
+    async def acknowledge(self, pool: str, tags: Sequence[str]) -> None:
+        """Forget messages that are done."""
+
+    async def give_back(self, pool: str, tags: Sequence[str]) -> None:
+        """Put messages that were not begun at the end of their queues."""
+
+    async def restore(self, pool: str, *, before: float, limit: int) -> int:
+        """Put messages whose worker gave no sign since ``before`` in front of their queues; return how many."""
+
+    async def touch(self, pool: str, tags: Sequence[str], *, now: float) -> None:
+        """Say that the delivered messages ``tags`` are still worked on."""
 
     async def oldest(self, queue: str) -> float | None:
         """Return when the message that is next in ``queue`` was queued, or None if nothing waits."""
@@ -49,28 +73,73 @@ class Broker(Protocol):
     async def length(self, queue: str) -> int:
         """Return how many messages wait in ``queue``."""
 
-    async def touch(self, pool: str, tags: Sequence[str], *, now: float) -> None:
-        """Keep the delivered messages ``tags`` from becoming visible again for another visibility timeout."""
-
 
 class MemoryBroker:
-    """Queues in memory. For unit tests; ``take`` plays the worker."""
+    """Queues in memory. For unit tests; ``take`` plays a worker that never acknowledges."""
 
     def __init__(self) -> None:
         self.queues: dict[str, deque[Parcel]] = defaultdict(deque)
-        self.running: dict[str, int] = defaultdict(int)
+        self.running: dict[str, dict[str, tuple[Parcel, float]]] = defaultdict(dict)
         self.fail: Exception | None = None
+        self._bells: dict[str, list[Callable[[], None]]] = defaultdict(list)
+        self._tags = 0
 
     async def publish(self, parcels: Sequence[Parcel]) -> None:
         """See :class:`Broker`."""
-        if self.fail:
-            raise self.fail
+        self._check()
         for parcel in parcels:
             self.queues[parcel.queue].append(parcel)
+            self._ring(parcel.queue)
 
     def take(self, queue: str) -> Parcel:
         """Remove and return the oldest message of ``queue``."""
         return self.queues[queue].popleft()
+
+    async def receive(self, pool: str, most: int, *, now: float) -> list[Delivery]:
+        """See :class:`Broker`."""
+        self._check()
+        taken: list[Delivery] = []
+        for queue in keys.queues(pool):
+            while self.queues[queue] and len(taken) < most:
+                self._tags += 1
+                parcel = self.queues[queue].popleft()
+                self.running[pool][str(self._tags)] = (parcel, now)
+                taken.append(Delivery(str(self._tags), queue, envelope(parcel)))
+        return taken
+
+    async def listen(self, pool: str, wake: Callable[[], None]) -> None:
+        """See :class:`Broker`."""
+        for queue in keys.queues(pool):
+            self._bells[queue].append(wake)
+
+    async def acknowledge(self, pool: str, tags: Sequence[str]) -> None:
+        """See :class:`Broker`."""
+        self._check()
+        for tag in tags:
+            self.running[pool].pop(tag, None)
+
+    async def give_back(self, pool: str, tags: Sequence[str]) -> None:
+        """See :class:`Broker`."""
+        self._check()
+        for tag in tags:
+            if tag in self.running[pool]:
+                await self.publish([self.running[pool].pop(tag)[0]])
+
+    async def restore(self, pool: str, *, before: float, limit: int) -> int:
+        """See :class:`Broker`."""
+        self._check()
+        overdue = [tag for tag, (_, since) in self.running[pool].items() if since <= before][:limit]
+        for tag in overdue:
+            parcel, _ = self.running[pool].pop(tag)
+            self.queues[parcel.queue].appendleft(parcel)
+            self._ring(parcel.queue)
+        return len(overdue)
+
+    async def touch(self, pool: str, tags: Sequence[str], *, now: float) -> None:
+        """See :class:`Broker`."""
+        for tag in tags:
+            if tag in self.running[pool]:
+                self.running[pool][tag] = (self.running[pool][tag][0], now)
 
     async def oldest(self, queue: str) -> float | None:
         """See :class:`Broker`."""
@@ -79,12 +148,23 @@ class MemoryBroker:
     async def depths(self, pools: Sequence[str]) -> dict[str, Depth]:
         """See :class:`Broker`."""
         return {
-            pool: Depth(sum(len(self.queues[name]) for name in keys.queues(pool)), self.running[pool]) for pool in pools
+            pool: Depth(sum(len(self.queues[name]) for name in keys.queues(pool)), len(self.running[pool]))
+            for pool in pools
         }
 
     async def length(self, queue: str) -> int:
         """See :class:`Broker`."""
         return len(self.queues[queue])
 
-    async def touch(self, pool: str, tags: Sequence[str], *, now: float) -> None:
-        """See :class:`Broker`."""
+    def _check(self) -> None:
+        if self.fail:
+            raise self.fail
+
+    def _ring(self, queue: str) -> None:
+        for wake in self._bells[queue]:
+            wake()
+
+
+def envelope(parcel: Parcel) -> bytes:
+    """Return what lies on a queue: when it was queued, and the message."""
+    return f'{{"queued_at":{parcel.queued_at!r},"message":{parcel.message}}}'.encode()

@@ -180,7 +180,7 @@ class MemoryRegister:
     async def seize(self, ref: str, holder: str, *, now: float, lease: float) -> bool:
         """See the port."""
         row = self.rows.get(ref)
-        if row is None or _is_live(row, now):
+        if row is None or (_is_live(row, now) and row.holder != holder):
             return False
         self._set(ref, holder=holder, lease_end=now + lease, parked=False)
         self._queued[row.queue].pop(ref, None)
@@ -241,7 +241,7 @@ class MemoryRegister:
         return {"leased": len(self._leases), "delayed": len(self._unpublished)}
 
     def _set(self, ref: str, **fields: Any) -> Row:
-        self.rows[ref] = self.rows[ref].model_copy(update=fields)
+        self.rows[ref] = self.rows[ref].changed(**fields)
         return self.rows[ref]
 
     def _held(self, ref: str, holder: str) -> Row:

@@ -7,9 +7,10 @@ expected to agree within a second, and every period here is several.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
+
+from msgspec import Struct
 
 from tasks.contracts.row import Row, Stage
 
@@ -41,16 +42,14 @@ class Verdict(StrEnum):
     MISMATCH = "mismatch"
 
 
-@dataclass(frozen=True)
-class Begun:
+class Begun(Struct, frozen=True):
     """The verdict, and how many attempts this hop has had, this one included."""
 
     verdict: Verdict
     attempts: int = 0
 
 
-@dataclass(frozen=True)
-class Handover:
+class Handover(Struct, frozen=True):
     """Everything that changes when a request moves to another queue."""
 
     stage: Stage

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import obstore
@@ -21,15 +22,21 @@ class S3ObjectStore:
     """One bucket. Every write is conditional and carries a SHA-256 checksum, as Object Lock demands."""
 
     def __init__(self, bucket: str, *, region: str, endpoint: str | None = None) -> None:
-        options: S3Config = {"region": region, "checksum_algorithm": "SHA256"}
-        if endpoint:
-            options |= {"endpoint": endpoint, "virtual_hosted_style_request": False}
-        self._store = S3Store(
-            bucket,
-            config=options,
-            client_options={"allow_http": bool(endpoint and endpoint.startswith("http:"))},
-        )
         self._bucket = bucket
+        self._region = region
+        self._endpoint = endpoint
+
+    @cached_property
+    def _store(self) -> S3Store:
+        # At first use: it takes 10 ms, and a worker that routes may never touch the data bucket.
+        options: S3Config = {"region": self._region, "checksum_algorithm": "SHA256"}
+        if self._endpoint:
+            options |= {"endpoint": self._endpoint, "virtual_hosted_style_request": False}
+        return S3Store(
+            self._bucket,
+            config=options,
+            client_options={"allow_http": bool(self._endpoint and self._endpoint.startswith("http:"))},
+        )
 
     async def create(self, key: str, data: bytes) -> None:
         """See :class:`tasks.stores.objects.ObjectStore`."""

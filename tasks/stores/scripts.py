@@ -1,4 +1,4 @@
-"""The register's Lua scripts. Each is one atomic step; KEYS and ARGV are listed above it.
+"""The Lua scripts of register, broker and relay. Each is one atomic step; KEYS and ARGV are listed above it.
 
 Rows are hashes of strings. All keys share one hash tag, so that a script may also reach keys whose names it learns
 from a row (the queue's sorted set, the session's line).
@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from tasks import keys
+from tasks.stores.link import Script
 
 _QUEUED: Final = keys.queued("")
 _ROW: Final = keys.row("")
@@ -24,6 +25,16 @@ local function head(line)
 end
 """
 
+# Onto a queue. Who finds it empty goes to sleep, so the first message in it is what wakes.
+_PUSH: Final = f"""
+local function push(queue, item, at_front)
+  local key = '{keys.waiting("")}' .. queue
+  if redis.call(at_front and 'RPUSH' or 'LPUSH', key, item) == 1 then
+    redis.call('PUBLISH', '{keys.bell("")}' .. queue, '')
+  end
+end
+"""
+
 # A row that is gone leaves no trace.
 _FORGET: Final = f"""
 local function forget(ref)
@@ -35,7 +46,7 @@ end
 
 # KEYS row done UNPUBLISHED DEADLINES
 # ARGV ref digest due deadline session-line field value [field value ...]
-OPEN: Final = """
+OPEN: Final = Script("""
 local digest = redis.call('HGET', KEYS[1], 'digest')
 if digest then
   if digest == ARGV[2] then return 'same' end
@@ -51,23 +62,53 @@ redis.call('ZADD', KEYS[3], ARGV[3], ARGV[1])
 if ARGV[4] ~= '' then redis.call('ZADD', KEYS[4], ARGV[4], ARGV[1]) end
 if ARGV[5] ~= '' then redis.call('RPUSH', ARGV[5], ARGV[1]) end
 return 'created'
-"""
+""")
 
 # KEYS row UNPUBLISHED queued
 # ARGV ref queue generation now
-PUBLISHED: Final = """
+PUBLISHED: Final = Script("""
 local r = redis.call('HMGET', KEYS[1], 'queue', 'generation', 'published', 'holder', 'parked')
 if r[1] ~= ARGV[2] or r[2] ~= ARGV[3] or r[3] ~= '0' or r[4] ~= '' or r[5] == '1' then return 0 end
 redis.call('HSET', KEYS[1], 'published', '1', 'recorded', '1', 'queued_at', ARGV[4])
 redis.call('ZREM', KEYS[2], ARGV[1])
 redis.call('ZADD', KEYS[3], ARGV[4], ARGV[1])
 return 1
-"""
+""")
+
+# KEYS row UNPUBLISHED queued
+# ARGV ref queue generation now item
+# As PUBLISHED, with the publishing itself. The sweeper may have done it since: then there is nothing to do.
+DISPATCH: Final = Script(f"""{_PUSH}
+local r = redis.call('HMGET', KEYS[1], 'queue', 'generation', 'published', 'holder', 'parked')
+if r[1] ~= ARGV[2] or r[2] ~= ARGV[3] or r[3] ~= '0' or r[4] ~= '' or r[5] == '1' then return 0 end
+push(ARGV[2], ARGV[5])
+redis.call('HSET', KEYS[1], 'published', '1', 'recorded', '1', 'queued_at', ARGV[4])
+redis.call('ZREM', KEYS[2], ARGV[1])
+redis.call('ZADD', KEYS[3], ARGV[4], ARGV[1])
+return 1
+""")
+
+# KEYS row LEASES UNPUBLISHED queued
+# ARGV ref holder stage queue message now item
+# ADVANCE and DISPATCH in one step: there is no gap to mend.
+HAND_OVER: Final = Script(f"""{_PUSH}
+local r = redis.call('HMGET', KEYS[1], 'holder', 'released_by')
+if r[2] == ARGV[2] then return 1 end
+if r[1] ~= ARGV[2] then return -1 end
+redis.call('HSET', KEYS[1], 'holder', '', 'released_by', ARGV[2], 'stage', ARGV[3], 'queue', ARGV[4],
+           'message', ARGV[5], 'published', '1', 'recorded', '1', 'attempts', '0', 'queued_at', ARGV[6])
+redis.call('HINCRBY', KEYS[1], 'generation', 1)
+redis.call('ZREM', KEYS[2], ARGV[1])
+redis.call('ZREM', KEYS[3], ARGV[1])
+redis.call('ZADD', KEYS[4], ARGV[6], ARGV[1])
+push(ARGV[4], ARGV[7])
+return 1
+""")
 
 # KEYS row done LEASES UNPUBLISHED
 # ARGV ref stage revision digest holder now lease-end attempts
 # The holder's own lease means that the command was sent twice: its first answer was lost.
-BEGIN: Final = f"""{_HEAD}
+BEGIN: Final = Script(f"""{_HEAD}
 local r = redis.call('HMGET', KEYS[1], 'digest', 'stage', 'revision', 'holder', 'lease_end', 'attempts', 'queue',
                      'session')
 if not r[1] then
@@ -93,23 +134,23 @@ redis.call('HSET', KEYS[1], 'holder', ARGV[5], 'lease_end', ARGV[7], 'attempts',
 redis.call('ZADD', KEYS[3], ARGV[7], ARGV[1])
 if attempts > tonumber(ARGV[8]) then return {{'exhausted', attempts}} end
 return {{'started', attempts}}
-"""
+""")
 
 # KEYS row LEASES
 # ARGV ref holder lease-end
-EXTEND: Final = """
+EXTEND: Final = Script("""
 local holder = redis.call('HGET', KEYS[1], 'holder')
 if not holder or holder == '' then return 1 end
 if holder ~= ARGV[2] then return 0 end
 redis.call('HSET', KEYS[1], 'lease_end', ARGV[3])
 redis.call('ZADD', KEYS[2], ARGV[3], ARGV[1])
 return 1
-"""
+""")
 
 # KEYS row LEASES UNPUBLISHED
 # ARGV ref holder stage queue message due
 # A command whose answer was lost is sent again: ``released_by`` tells that it had been done.
-ADVANCE: Final = """
+ADVANCE: Final = Script("""
 local r = redis.call('HMGET', KEYS[1], 'holder', 'released_by', 'generation')
 if r[2] == ARGV[2] then return tonumber(r[3]) end
 if r[1] ~= ARGV[2] then return -1 end
@@ -118,11 +159,11 @@ redis.call('HSET', KEYS[1], 'holder', '', 'released_by', ARGV[2], 'stage', ARGV[
 redis.call('ZREM', KEYS[2], ARGV[1])
 redis.call('ZADD', KEYS[3], ARGV[6], ARGV[1])
 return redis.call('HINCRBY', KEYS[1], 'generation', 1)
-"""
+""")
 
 # KEYS row LEASES UNPUBLISHED
 # ARGV ref holder due counted
-POSTPONE: Final = """
+POSTPONE: Final = Script("""
 local r = redis.call('HMGET', KEYS[1], 'holder', 'released_by')
 if r[2] == ARGV[2] then return 1 end
 if r[1] ~= ARGV[2] then return 0 end
@@ -132,11 +173,11 @@ redis.call('HINCRBY', KEYS[1], 'generation', 1)
 redis.call('ZREM', KEYS[2], ARGV[1])
 redis.call('ZADD', KEYS[3], ARGV[3], ARGV[1])
 return 1
-"""
+""")
 
 # KEYS row done LEASES UNPUBLISHED DEADLINES
 # ARGV ref revision digest now remember
-CLEAR: Final = f"""{_HEAD}
+CLEAR: Final = Script(f"""{_HEAD}
 local r = redis.call('HMGET', KEYS[1], 'revision', 'queue', 'session')
 if r[1] and r[1] ~= ARGV[2] then return false end
 redis.call('SET', KEYS[2], ARGV[3], 'EX', ARGV[5])
@@ -154,27 +195,27 @@ redis.call('HSET', '{_ROW}' .. next, 'parked', '0', 'published', '0', 'due', ARG
 redis.call('HINCRBY', '{_ROW}' .. next, 'generation', 1)
 redis.call('ZADD', KEYS[4], ARGV[4], next)
 return next
-"""
+""")
 
 # KEYS row LEASES UNPUBLISHED
 # ARGV ref holder now lease-end
-SEIZE: Final = f"""{_FORGET}
+SEIZE: Final = Script(f"""{_FORGET}
 local r = redis.call('HMGET', KEYS[1], 'digest', 'holder', 'lease_end', 'queue')
 if not r[1] then
   forget(ARGV[1])
   return 0
 end
-if r[2] ~= '' and tonumber(r[3]) > tonumber(ARGV[3]) then return 0 end
+if r[2] ~= ARGV[2] and r[2] ~= '' and tonumber(r[3]) > tonumber(ARGV[3]) then return 0 end
 redis.call('HSET', KEYS[1], 'holder', ARGV[2], 'lease_end', ARGV[4], 'parked', '0')
 redis.call('ZREM', '{_QUEUED}' .. r[4], ARGV[1])
 redis.call('ZREM', KEYS[3], ARGV[1])
 redis.call('ZADD', KEYS[2], ARGV[4], ARGV[1])
 return 1
-"""
+""")
 
 # KEYS row LEASES UNPUBLISHED
 # ARGV ref why before due
-RECLAIM: Final = f"""{_FORGET}
+RECLAIM: Final = Script(f"""{_FORGET}
 local r = redis.call('HMGET', KEYS[1], 'holder', 'lease_end', 'published', 'queue')
 if not r[1] then
   forget(ARGV[1])
@@ -194,14 +235,79 @@ redis.call('ZREM', KEYS[2], ARGV[1])
 redis.call('ZREM', queued, ARGV[1])
 redis.call('ZADD', KEYS[3], ARGV[4], ARGV[1])
 return redis.call('HGETALL', KEYS[1])
-"""
+""")
 
 # KEYS row
 # ARGV ref now
-SEEN: Final = f"""
+SEEN: Final = Script(f"""
 local queue = redis.call('HGET', KEYS[1], 'queue')
 if not queue or not redis.call('ZSCORE', '{_QUEUED}' .. queue, ARGV[1]) then return 0 end
 redis.call('HSET', KEYS[1], 'queued_at', ARGV[2])
 redis.call('ZADD', '{_QUEUED}' .. queue, ARGV[2], ARGV[1])
 return 1
+""")
+
+# KEYS unacked unacked-index waiting [waiting ...]
+# ARGV now queue-count queue [queue ...] tag [tag ...]
+# Takes a message for each tag, from the first queue that has one, and records who has it in the same step. A command
+# whose answer was lost is sent again with the same tags, and gets the same messages.
+RECEIVE: Final = Script("""
+local queues = tonumber(ARGV[2])
+local first = 3 + queues
+local out = {}
+if redis.call('HEXISTS', KEYS[1], ARGV[first]) == 1 then
+  for i = first, #ARGV do
+    local kept = redis.call('HGET', KEYS[1], ARGV[i])
+    if kept then
+      local queue, item = string.match(kept, '^([^\\n]*)\\n(.*)$')
+      out[#out + 1] = ARGV[i]; out[#out + 1] = queue; out[#out + 1] = item
+    end
+  end
+  return out
+end
+local tag = first
+for q = 1, queues do
+  local left = #ARGV - tag + 1
+  if left == 0 then break end
+  local items = redis.call('RPOP', KEYS[2 + q], left)
+  for _, item in ipairs(items or {}) do
+    local queue = ARGV[2 + q]
+    redis.call('HSET', KEYS[1], ARGV[tag], queue .. '\\n' .. item)
+    redis.call('ZADD', KEYS[2], ARGV[1], ARGV[tag])
+    out[#out + 1] = ARGV[tag]; out[#out + 1] = queue; out[#out + 1] = item
+    tag = tag + 1
+  end
+end
+return out
+""")
+
+_RETURN: Final = f"""{_PUSH}
+local function give_back(tag, at_front)
+  local kept = redis.call('HGET', KEYS[1], tag)
+  redis.call('HDEL', KEYS[1], tag)
+  redis.call('ZREM', KEYS[2], tag)
+  if not kept then return 0 end
+  local queue, item = string.match(kept, '^([^\\n]*)\\n(.*)$')
+  push(queue, item, at_front)
+  return 1
+end
 """
+
+# KEYS unacked unacked-index
+# ARGV tag [tag ...]
+# To the end of its queue: nobody is held up by what this worker may not read.
+GIVE_BACK: Final = Script(f"""{_RETURN}
+for i = 1, #ARGV do give_back(ARGV[i], false) end
+return #ARGV
+""")
+
+# KEYS unacked unacked-index
+# ARGV before limit
+# To the front, where it was.
+RESTORE: Final = Script(f"""{_RETURN}
+local restored = 0
+for _, tag in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', ARGV[1], 'LIMIT', 0, ARGV[2])) do
+  restored = restored + give_back(tag, true)
+end
+return restored
+""")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tasks import keys
-from tasks.contracts.base import canonical, parse_versioned
+from tasks.contracts.base import parse_versioned
 from tasks.contracts.session import SessionVersion
 from tasks.stores.objects import ObjectStore
 
@@ -22,4 +22,4 @@ class SessionStore:
     async def create(self, version: SessionVersion) -> None:
         """Write a version; raises :class:`AlreadyExists` if another turn took its place."""
         key = keys.session(version.tenant, version.session_id, version.version)
-        await self._store.create(key, canonical(version.model_dump(mode="json", exclude_none=True)))
+        await self._store.create(key, version.to_bytes())

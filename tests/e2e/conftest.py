@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -10,9 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import redis
 
-from tasks.settings import Settings, load
+from tasks.settings import Settings
+from tasks.settings_load import load
+from tasks.stores.connect import connect
 
 HERE = Path(__file__).parent
 
@@ -37,8 +39,14 @@ def settings(servers: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path:
     environment = {**servers, **FAST, "SLUICE_HOME": str(tmp_path / "home"), "SLUICE_CONFIG": str(config)}
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    redis.Redis.from_url(servers["SLUICE_REDIS_URL"]).flushall()
-    return load()
+    settings = load()
+    asyncio.run(_empty(settings))
+    return settings
+
+
+async def _empty(settings: Settings) -> None:
+    async with connect(settings) as stores:
+        await stores.link.call("FLUSHALL")
 
 
 class Fleet:

@@ -6,14 +6,13 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import Any
 
-import kombu.transport.redis
-import structlog
-
-from tasks.app import run_worker
-from tasks.runtime import WorkerRuntime, worker_name
-from tasks.settings import load
+from tasks.consumer import opened
+from tasks.log import bound_fields
+from tasks.runtime import Worker, run
+from tasks.settings_load import load
+from tasks.stores.broker import Delivery
+from tasks.stores.redis_broker import RedisBroker
 
 POOL, STEP, MARKERS = sys.argv[1], sys.argv[2], Path(sys.argv[3])
 
@@ -31,23 +30,23 @@ def die_once(request_id: str) -> None:
 def at_step(step: str) -> None:
     """Die at the step that the test asked for."""
     if step == STEP:
-        die_once(structlog.contextvars.get_contextvars()["request_id"])
+        die_once(bound_fields()["request_id"])
 
 
-def die_between_pop_and_record() -> None:
-    """Make the broker's client die after it has popped a message and before it has recorded that."""
-    record = kombu.transport.redis.QoS.append
+def die_after_the_pop() -> None:
+    """Die when a message has been popped, and nothing has been begun."""
+    receive = RedisBroker.receive
 
-    def append(self: Any, message: Any, delivery_tag: str) -> None:
-        die_once(message.headers["ref"].rpartition("/")[2])
-        record(self, message, delivery_tag)
+    async def receiving(self: RedisBroker, pool: str, most: int, *, now: float) -> list[Delivery]:
+        deliveries = await receive(self, pool, most, now=now)
+        for delivery in deliveries:
+            die_once(opened(delivery.data)["id"])
+        return deliveries
 
-    kombu.transport.redis.QoS.append = append
+    RedisBroker.receive = receiving  # type: ignore[method-assign]
 
 
 if __name__ == "__main__":
     if STEP == "pop":
-        die_between_pop_and_record()
-    settings = load()
-    name = worker_name(POOL)
-    sys.exit(run_worker(settings, POOL, name, WorkerRuntime(settings, POOL, name, passed=at_step), lambda: None))
+        die_after_the_pop()
+    run(Worker(load(), [POOL], passed=at_step))

@@ -17,7 +17,7 @@ from tests.support.evidence import Evidence, gather
 
 RESPONDER = keys.agent_pool("responder")
 STEPS = [
-    *[(keys.INTENT_POOL, step) for step in ("pop", "routed", "advance", "publish")],
+    *[(keys.INTENT_POOL, step) for step in ("pop", "routed", "hand_over")],
     *[(RESPONDER, step) for step in ("pop", "begin", "audit", "session", "result", "notify", "clear")],
 ]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import signal
+import socket
 import time
 from datetime import UTC, datetime
 
@@ -38,7 +39,7 @@ async def open_and_publish(stores: Stores, request: Request, version: str, **unk
         tenant=request.tenant,
         digest=request.digest(),
         body=Body(encoding="json", data=request.body().decode()),
-        accepted_at="2026-01-01T00:00:00Z",
+        accepted_at=datetime(2026, 1, 1, tzinfo=UTC),
     )
     raw = orjson.dumps({**orjson.loads(message.to_json()), "schema_version": version, **unknown}).decode()
     row = Row(
@@ -52,7 +53,7 @@ async def open_and_publish(stores: Stores, request: Request, version: str, **unk
     )
     ref = keys.ref(request.tenant, request.id)
     await stores.register.open([row], due=now + 60)
-    await stores.broker.publish([Parcel("requests", keys.ROUTE_TASK, ref, raw, now)])
+    await stores.broker.publish([Parcel("requests", ref, raw, now)])
     await stores.register.published([(ref, "requests", 0)], now=now)
     return ref
 
@@ -162,6 +163,40 @@ async def test_a_worker_told_to_stop_finishes_what_it_runs_and_acknowledges_it(
     assert len(written) == 30, "a drained request ran twice"
 
 
+async def test_one_worker_may_serve_every_pool(settings: Settings, fleet: Fleet) -> None:
+    tenant = tenant_of("pools")
+    intents = ["plan_task", "query_data", "call_api", "answer_question", "talk_to_human"]
+    async with connect(settings) as stores, AsyncProducer(settings, tenant=tenant) as producer:
+        every = [part for pool in settings.pools for part in ("--pool", pool)]
+        worker = fleet.start("worker", *every)
+        ids = await producer.submit_many(
+            {"id": f"{intent}-{n}", "text": f"Tell me about order {n}.", "intent": intent}
+            for intent in intents
+            for n in range(4)
+        )
+        types = {result.request_id: result.agent async for result in producer.results(ids, 60)}
+        assert {agent.type for agent in types.values() if agent} == {*settings.agent_types}
+        assert {facts["pool"] for facts in await stores.board.workers(since=time.time() - 60)} == {*settings.pools}
+        worker.send_signal(signal.SIGTERM)
+        assert await asyncio.to_thread(worker.wait, 60) == 0
+        assert {depth.total for depth in (await stores.broker.depths(settings.pools)).values()} == {0}
+        assert await stores.board.workers(since=time.time() - 60) == []
+    assert not (await gather(settings, tenant)).faults
+
+
+async def test_a_worker_that_starts_before_its_server_waits_for_it(settings: Settings, fleet: Fleet) -> None:
+    """A server that is away when a worker starts is tried again and again; see also what a worker logs."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        nowhere = f"redis://127.0.0.1:{held.getsockname()[1]}/0"
+        worker = fleet.worker(RESPONDER, SLUICE_REDIS_URL=nowhere)
+        await asyncio.sleep(6)
+        assert worker.poll() is None
+        worker.send_signal(signal.SIGTERM)
+        assert await asyncio.to_thread(worker.wait, 60) == 0
+    assert "cannot receive" in fleet.logs()
+
+
 async def test_turns_of_a_session_run_in_the_order_of_acceptance(settings: Settings, fleet: Fleet) -> None:
     tenant = tenant_of("turns")
     async with AsyncProducer(settings, tenant=tenant) as producer:
@@ -187,7 +222,7 @@ def task_message(body: str, **properties: str) -> bytes:
             "body": body,
             "content-type": "application/json",
             "content-encoding": "utf-8",
-            "headers": {"task": keys.ROUTE_TASK, "id": "x"},
+            "headers": {"task": "sluice.route", "id": "x"},
             "properties": {"delivery_tag": "t", "delivery_info": where, **properties},
         }
     )
@@ -210,7 +245,7 @@ async def test_junk_on_a_queue_is_quarantined_and_stops_nobody(settings: Setting
     tenant = tenant_of("junk")
     async with connect(settings) as stores, AsyncProducer(settings, tenant=tenant) as producer:
         for junk in JUNK:
-            await stores.redis.lpush("requests", junk)
+            await stores.link.call("LPUSH", keys.waiting("requests"), junk)
         request_id = await producer.submit("What is a queue?", intent="answer_question")
         fleet.sweeper()
         workers = [fleet.worker(keys.INTENT_POOL), fleet.worker(RESPONDER)]

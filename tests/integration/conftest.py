@@ -1,6 +1,7 @@
 """Connections to the real servers."""
 
-from collections.abc import AsyncIterator
+import socket
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from uuid import uuid4
 
@@ -21,14 +22,17 @@ def environment(servers: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_pa
 
 @pytest.fixture
 def settings(environment: dict[str, str]) -> Settings:
-    return Settings()
+    return Settings(
+        redis_url=environment["SLUICE_REDIS_URL"],
+        s3_endpoint=environment["SLUICE_S3_ENDPOINT"],
+    )
 
 
 @pytest.fixture
 async def stores(settings: Settings) -> AsyncIterator[Stores]:
     """Connections to the servers; Redis is empty."""
     async with connect(settings) as stores:
-        await stores.redis.flushall()
+        await stores.link.call("FLUSHALL")
         yield stores
 
 
@@ -36,3 +40,11 @@ async def stores(settings: Settings) -> AsyncIterator[Stores]:
 def tenant() -> str:
     """A tenant of this test's own, because buckets are not emptied."""
     return f"t-{uuid4().hex[:12]}"
+
+
+@pytest.fixture
+def unused_port() -> Iterator[int]:
+    """A port of this machine on which nothing listens."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        yield int(held.getsockname()[1])

@@ -27,8 +27,8 @@ SQL = "Run SELECT city, count(*) AS n FROM customers GROUP BY city ORDER BY city
 
 
 def task(kind: str, text: str, **changes: object) -> AgentTask:
-    own = {key: changes.pop(key) for key in list(changes) if key in AgentSettings.model_fields}
-    agent = Settings().agent(kind).model_copy(update=own) if kind in Settings().agent_types else None
+    own = {key: changes.pop(key) for key in list(changes) if key in AgentSettings.__struct_fields__}
+    agent = Settings().agent(kind).changed(**own) if kind in Settings().agent_types else None
     return AgentTask(agent=agent or AgentSettings(type=kind, **own), text=text, **changes)  # type: ignore[arg-type]
 
 

@@ -20,6 +20,7 @@ from tasks.agents.tools.sql_database import Database
 from tasks.agents.tools.sql_parser import SqlArguments, SqlParser
 from tasks.errors import SettingsError, ToolError
 from tasks.settings import ApiToolSettings, SqlToolSettings
+from tasks.settings_load import parse
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -135,7 +136,7 @@ def database(tmp_path: Path) -> Path:
 
 
 def _parser(**settings: object) -> SqlParser:
-    return SqlParser(SqlToolSettings.model_validate(settings))
+    return SqlParser(parse(SqlToolSettings, settings))
 
 
 async def test_the_shop_answers_in_other_dialects() -> None:

@@ -4,11 +4,11 @@ import asyncio
 
 import pytest
 from hypothesis import given, settings
-from redis.asyncio import Redis
 
 from tasks import keys
 from tasks.errors import StoreError
 from tasks.stores.connect import Stores
+from tasks.stores.link import Link
 from tasks.stores.memory_register import MemoryRegister
 from tasks.stores.redis_register import RedisRegister
 from tasks.stores.register import Opened, Verdict
@@ -38,12 +38,15 @@ class TestRetries(RetryContract):
 
 def test_the_fake_does_what_the_real_one_does(servers: dict[str, str]) -> None:
     async def compare(operations: list[Operation]) -> None:
-        async with Redis.from_url(servers["SLUICE_REDIS_URL"]) as client:
-            await client.flushall()
-            real, fake = Player(RedisRegister(client)), Player(MemoryRegister())
+        link = Link(servers["SLUICE_REDIS_URL"])
+        try:
+            await link.call("FLUSHALL")
+            real, fake = Player(RedisRegister(link)), Player(MemoryRegister())
             for done, operation in enumerate(operations):
                 assert await real.play(operation) == await fake.play(operation), operations[: done + 1]
                 assert await real.view() == await fake.view(), operations[: done + 1]
+        finally:
+            await link.close()
 
     with asyncio.Runner() as runner:
 
@@ -74,13 +77,13 @@ async def test_a_tombstone_is_forgotten_in_time(stores: Stores, register: RedisR
     row = build.row("r1")
     await register.open([row], due=NOW)
     await register.clear(ref(row), revision=1, digest=row.digest, now=NOW, remember=60)
-    assert 0 < await stores.redis.ttl(keys.done(ref(row))) <= 60
-    assert await stores.redis.keys(f"{keys.PREFIX}:*") == [keys.done(ref(row)).encode()]
+    assert 0 < await stores.link.call("TTL", keys.done(ref(row))) <= 60
+    assert await stores.link.call("KEYS", f"{keys.PREFIX}:*") == [keys.done(ref(row)).encode()]
 
 
 async def test_every_field_of_a_row_survives(register: RedisRegister) -> None:
     row = build.row("r1", tenant="acme", session="a:b", deadline=NOW + 1 / 3, message='{"text":"日本\\n"}', revision=3)
-    other_than_default = row.model_copy(update={"recorded": True, "generation": 4, "attempts": 2, "due": NOW + 0.1})
+    other_than_default = row.changed(recorded=True, generation=4, attempts=2, due=NOW + 0.1)
     await register.open([other_than_default], due=NOW)
     assert await register.get("acme/r1") == other_than_default
 
@@ -93,6 +96,7 @@ async def test_thousands_in_one_call(register: RedisRegister) -> None:
 
 
 async def test_a_server_that_is_away_is_a_store_error() -> None:
-    async with Redis.from_url("redis://127.0.0.1:1/0") as client:
-        with pytest.raises(StoreError):
-            await RedisRegister(client).get("default/r1")
+    link = Link("redis://127.0.0.1:1/0", pauses=(0.01,))
+    with pytest.raises(StoreError):
+        await RedisRegister(link).get("default/r1")
+    await link.close()

@@ -112,7 +112,7 @@ async def test_results_are_created_once_and_ones_own_is_recognised(stores: Store
     assert await stores.results.create(mine) == mine
     assert await stores.results.create(mine) == mine
     assert await stores.results.create(other) == mine
-    assert await stores.results.create(other.model_copy(update={"revision": 2})) != mine
+    assert await stores.results.create(other.changed(revision=2)) != mine
     assert await stores.results.get(tenant, asked.id) == mine
 
 

@@ -1,9 +1,9 @@
 """What every register does. Subclasses give the ``register`` fixture: the fake's and the real one's."""
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from tasks.contracts.row import Row, Stage
 from tasks.errors import LeaseLost
@@ -320,7 +320,7 @@ class SessionContract:
             await published(register, turn)
             await begin(register, turn)
             await register.advance(ref(turn), "h1", replace(HANDOVER, message="{}"), due=NOW + 10)
-        first, second = [turn.model_copy(update={"stage": Stage.WORK}) for turn in turns]
+        first, second = [turn.changed(stage=Stage.WORK) for turn in turns]
         return first, second
 
     async def test_turns_are_routed_at_the_same_time(self, register: Register) -> None:

@@ -37,6 +37,13 @@ class RetryContract:
         assert standing is not None
         assert (standing.attempts, standing.generation) == (0, 1)
 
+    async def test_seizing_twice_with_one_holder_is_one_seizure(self, register: Register) -> None:
+        row = build.row("r1")
+        await register.open([row], due=NOW)
+        for _ in range(2):
+            assert await register.seize(ref(row), "h1", now=NOW, lease=15)
+        assert not await register.seize(ref(row), "h2", now=NOW, lease=15)
+
     async def test_losses_are_counted_until_somebody_begins(self, register: Register) -> None:
         row = await published(register, build.row("r1"))
         for losses in (1, 2):

@@ -80,7 +80,7 @@ class Player:
         }
 
     async def _open(self, id: str, other: bool) -> Any:  # noqa: A002
-        row = ROWS[id].model_copy(update={"digest": "another"}) if other else ROWS[id]
+        row = ROWS[id].changed(digest="another") if other else ROWS[id]
         return await self.register.open([row], due=self.now + 10)
 
     async def _publish(self, id: str, stale: int) -> Any:  # noqa: A002

@@ -19,8 +19,9 @@ from tasks.attempt import Deps, Disposition, Hop
 from tasks.audit import verify
 from tasks.audit.stream import AuditStream
 from tasks.contracts.audit import AuditRecord
-from tasks.contracts.request import Request, new_id
+from tasks.contracts.request import Request
 from tasks.contracts.result import IntentInfo, Result
+from tasks.contracts.words import new_id
 from tasks.finish import Finisher
 from tasks.heartbeat import Heartbeat
 from tasks.route import Route
@@ -29,6 +30,7 @@ from tasks.stores.bodies import BodyStore
 from tasks.stores.broker import MemoryBroker
 from tasks.stores.memory_register import MemoryRegister
 from tasks.stores.objects import MemoryObjectStore
+from tasks.stores.relay import TwoStepRelay
 from tasks.stores.results import ResultStore
 from tasks.stores.sessions import SessionStore
 from tasks.sweep import Sweeper
@@ -110,6 +112,10 @@ class World:
         self.sessions = SessionStore(self.data)
         self._streams: list[AuditStream] = []
 
+    @property
+    def relay(self) -> TwoStepRelay:
+        return TwoStepRelay(self.register, self.broker)
+
     def stream(self, name: str = "test") -> AuditStream:
         """Return a new process's audit stream. It writes when it has to, never by time."""
         redact = Redactor(self.settings.auditing.sensitive_fields).value
@@ -124,6 +130,7 @@ class World:
             sessions=self.sessions,
             register=self.register,
             broker=self.broker,
+            relay=self.relay,
             now=self.clock,
             remember_seconds=self.settings.leases.remember_seconds,
             passed=passed,
@@ -152,6 +159,7 @@ class World:
             audit=audit,
             register=self.register,
             broker=self.broker,
+            relay=TwoStepRelay(self.register, self.broker, passed=passed),
             bodies=BodyStore(self.data, inline_bytes=self.settings.queue.inline_bytes),
             results=self.results,
             sessions=self.sessions,
@@ -168,7 +176,7 @@ class World:
             gate=OpenGate(),
             audit=self.stream("door"),
             register=self.register,
-            broker=self.broker,
+            relay=self.relay,
             bodies=BodyStore(self.data, inline_bytes=self.settings.queue.inline_bytes),
             results=self.results,
             now=self.clock,
@@ -192,6 +200,7 @@ class World:
             self.settings,
             register=self.register,
             broker=self.broker,
+            relay=self.relay,
             audit=audit,
             finisher=self.finisher(audit, passed),
             now=self.clock,

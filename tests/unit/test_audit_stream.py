@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
+import msgspec
 import pytest
 
 from tasks import keys
@@ -59,7 +60,7 @@ async def test_a_record_says_when_where_and_what(stream: AuditStream) -> None:
     event = build.event(reason="because", details={"n": 1, "ok": True, "ms": 1.5, "s": "x"})
     record = stream.report(event)
     assert (record.time, record.stream) == (build.EPOCH, "s1")
-    assert {name: getattr(record, name) for name in type(event).model_fields} == dict(event)
+    assert {name: getattr(record, name) for name in event.__struct_fields__} == msgspec.structs.asdict(event)
 
 
 async def test_a_commit_returns_when_its_records_are_durable(store: FlakyStore, stream: AuditStream) -> None:
@@ -90,6 +91,24 @@ async def test_what_arrives_during_a_write_shares_the_next_one(store: FlakyStore
     store.free.set()
     await asyncio.gather(first, *rest)
     assert store.writes == [keys.segment("s1", first, build.EPOCH) for first in (0, 1)]
+
+
+async def test_commits_that_come_close_together_share_a_write_and_one_after_a_pause_waits_for_nobody(
+    store: FlakyStore, stream: AuditStream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_SPACING_SECONDS", 0.2)
+    monkeypatch.setattr(module, "_MOST_SPACING_SECONDS", 0.2)
+    async with asyncio.timeout(0.15):
+        await stream.commit([build.event(request_id="first")])
+    close = [asyncio.create_task(stream.commit([build.event(request_id=f"r{index}")])) for index in range(5)]
+    await asyncio.sleep(0.05)
+    close.append(asyncio.create_task(stream.commit([build.event(request_id="late")])))
+    await asyncio.gather(*close)
+    assert len(store.writes) == 2
+    await asyncio.sleep(0.25)
+    async with asyncio.timeout(0.15):
+        await stream.commit([build.event(request_id="after")])
+    assert len(store.writes) == 3
 
 
 async def test_a_commit_of_nothing_waits_for_what_was_reported_before(store: FlakyStore, stream: AuditStream) -> None:
@@ -163,7 +182,7 @@ async def test_a_segment_holds_canonical_lines(store: FlakyStore, stream: AuditS
     record = stream.report(build.event(reason="é\n"))
     await stream.commit()
     [segment] = store.objects.values()
-    assert segment == canonical(record.model_dump(mode="json")) + b"\n"
+    assert segment == canonical(record.to_dict()) + b"\n"
 
 
 async def test_a_commit_that_is_cancelled_does_not_take_its_records_back(
@@ -187,7 +206,7 @@ async def test_what_is_reported_is_redacted_before_it_is_hashed(store: FlakyStor
     event = build.event(reason="password=hunter2", details={"password": "hunter2", "note": "password: hunter2"})
     record = stream.report(event)
     await stream.close()
-    assert "hunter2" not in record.model_dump_json()
+    assert b"hunter2" not in record.to_bytes()
     assert b"hunter2" not in b"".join(store.objects.values())
     assert (await verify.verify(store)).ok
 

@@ -92,7 +92,7 @@ class Fleet:
 
     async def load(self, queue: str, count: int) -> None:
         self.broker.queues[queue].clear()
-        await self.broker.publish([Parcel(queue, "t", "r", "{}", 0)] * count)
+        await self.broker.publish([Parcel(queue, "r", "{}", 0)] * count)
 
     def end(self, pid: int) -> None:
         for workers in self.alive.values():
@@ -105,7 +105,8 @@ async def test_each_pool_by_its_own_load() -> None:
         **{"agents.planner": PoolSettings(max_workers=9, requests_per_worker=1)},
     )
     await fleet.load("requests.high", 11)
-    fleet.broker.running["agents.planner"] = 3
+    await fleet.load("agents.planner", 3)
+    assert len(await fleet.broker.receive("agents.planner", 3, now=0)) == 3
     seen = await fleet.scaler.run_once()
     assert {pool: len(workers) for pool, workers in fleet.alive.items()} == {"intent": 2, "agents.planner": 3}
     assert seen["intent"] == {"workers": 0, "desired": 2, "peak": 2, "waiting": 11, "running": 0}

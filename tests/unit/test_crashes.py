@@ -13,7 +13,7 @@ from tasks.errors import ModelError, StoreError
 from tests.support.world import HUMAN, RESPONDER, Died, Steps, World
 
 TAIL = ["begin", "audit", "result", "notify", "clear"]
-ROUTING = ["routed", "advance", "publish"]
+ROUTING = ["routed", "advance", "publish", "hand_over"]
 
 
 async def assert_whole(world: World, asked: Request) -> None:
@@ -92,9 +92,7 @@ async def test_hop_2_dies_in_a_session(world: World, step: str) -> None:
 @pytest.mark.parametrize("step", TAIL)
 async def test_the_dead_letter_is_published_whatever_dies(world: World, step: str) -> None:
     """At least once, and always before the request is forgotten."""
-    world.settings = world.settings.model_copy(
-        update={"queue": world.settings.queue.model_copy(update={"attempts": 1})}
-    )
+    world.settings = world.settings.changed(queue=world.settings.queue.changed(attempts=1))
     asked = await world.accept(intent="talk_to_human")
     await world.deliver(world.route(), "requests")
     runner = FakeRunner(ModelError("away"))

@@ -1,10 +1,10 @@
 """What the door promises: accepted means durable, once, audited before it is on a queue."""
 
-import orjson
 import pytest
 
 from handlers.door import Acceptance, Accepted
 from tasks.attempt import Disposition
+from tasks.contracts.base import parse_versioned
 from tasks.contracts.message import Message
 from tasks.contracts.request import Request
 from tasks.errors import Conflict, StoreError
@@ -29,7 +29,7 @@ async def test_a_new_request_is_registered_audited_and_queued(world: World) -> N
     [record] = await world.records(asked)
     assert (record.action, record.actor, record.tenant) == ("request.accepted", "alice", "acme")
     assert record.details == {"digest": asked.digest(), "door": "test"}
-    message = Message.model_validate(orjson.loads(world.broker.take("requests").message))
+    message = parse_versioned(Message, world.broker.take("requests").message)
     assert (message.id, message.digest, message.accepted_at) == ("r1", asked.digest(), build.EPOCH)
 
 
@@ -77,9 +77,7 @@ async def test_a_high_priority_takes_the_high_queue(world: World) -> None:
 
 
 async def test_a_large_body_travels_by_claim_check(world: World) -> None:
-    world.settings = world.settings.model_copy(
-        update={"queue": world.settings.queue.model_copy(update={"inline_bytes": 100})}
-    )
+    world.settings = world.settings.changed(queue=world.settings.queue.changed(inline_bytes=100))
     asked = build.request("".join(chr(33 + (7 * index * index) % 90) for index in range(20_000)), id="r1")
     await accept(world, asked)
     [parcel] = world.broker.queues["requests"]
@@ -114,9 +112,7 @@ async def test_a_broker_that_fails_leaves_the_row_for_the_sweeper(world: World) 
 
 
 async def test_a_body_that_cannot_be_stored_accepts_nothing(world: World) -> None:
-    world.settings = world.settings.model_copy(
-        update={"queue": world.settings.queue.model_copy(update={"inline_bytes": 1})}
-    )
+    world.settings = world.settings.changed(queue=world.settings.queue.changed(inline_bytes=1))
     world.data.fail = StoreError("away")
     with pytest.raises(StoreError):
         await accept(world, build.request("x" * 5000))

@@ -145,7 +145,7 @@ async def test_a_store_that_fails_does_not_stop_the_heart(world: World, monkeypa
         pool=RESPONDER,
         register=world.register,
         broker=world.broker,
-        settings=world.settings.leases.model_copy(update={"heartbeat_seconds": 0.001}),
+        settings=world.settings.leases.changed(heartbeat_seconds=0.001),
         now=world.clock,
         beacon=beacon,
     )

@@ -53,8 +53,9 @@ def test_each_pool_has_two_queues_and_polls_the_high_one_first() -> None:
 def test_pools_share_no_queue_and_no_in_flight_key() -> None:
     pools = ["intent", *map(keys.agent_pool, ("planner", "executor"))]
     queues = [queue for pool in pools for queue in keys.queues(pool)]
-    marks = [name(pool) for pool in pools for name in (keys.unacked, keys.unacked_index, keys.unacked_mutex)]
-    assert len(set(queues + marks)) == len(queues) + len(marks)
+    marks = [name(pool) for pool in pools for name in (keys.unacked, keys.unacked_index)]
+    lists = [name(queue) for queue in queues for name in (keys.waiting, keys.bell, keys.queued)]
+    assert len(set(queues + lists + marks)) == len(queues) + len(lists) + len(marks)
 
 
 def test_the_keys_of_one_script_share_a_hash_tag() -> None:

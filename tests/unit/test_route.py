@@ -8,6 +8,7 @@ import pytest
 
 from tasks import keys
 from tasks.attempt import Disposition
+from tasks.contracts.base import parse_versioned
 from tasks.contracts.message import Body, Message
 from tasks.contracts.result import IntentInfo, Status
 from tasks.contracts.row import Stage
@@ -41,7 +42,7 @@ async def test_a_request_goes_to_the_pool_of_its_intent(world: World) -> None:
 
     assert await world.deliver(world.route(reads), REQUESTS) is Disposition.ACK
     assert texts == ["hello"]
-    message = Message.model_validate(orjson.loads(world.broker.take("agents.executor").message))
+    message = parse_versioned(Message, world.broker.take("agents.executor").message)
     assert (message.agent_type, message.intent, message.routed_at) == (
         "executor",
         build.intent("query_data"),
@@ -68,7 +69,7 @@ async def test_what_is_out_of_scope_goes_to_the_fallback(world: World) -> None:
 async def test_an_intent_that_the_producer_gave_is_not_read_again(world: World) -> None:
     asked = await world.accept(intent="plan_task")
     await world.deliver(world.route(never), REQUESTS)
-    message = Message.model_validate(orjson.loads(world.broker.take("agents.planner").message))
+    message = parse_versioned(Message, world.broker.take("agents.planner").message)
     assert message.intent == IntentInfo(label="plan_task", confidence=1.0, model_version="override")
     assert await world.actions(asked) == {"request.accepted": 1, "intent.override": 1}
 
@@ -249,6 +250,34 @@ async def test_an_attempt_that_is_stopped_gives_its_request_back_at_once_and_unc
     assert [parcel.ref for parcel in world.broker.queues[REQUESTS]] == [f"default/{asked.id}"]
     await world.deliver(world.route(), REQUESTS)
     assert len(world.broker.queues[RESPONDER]) == 1
+
+
+@pytest.mark.parametrize("done", [True, False])
+async def test_an_attempt_that_is_stopped_while_it_begins_leaves_no_lease(
+    world: World, monkeypatch: pytest.MonkeyPatch, done: bool
+) -> None:
+    asked = await world.accept()
+    begin, asking = world.register.begin, asyncio.Event()
+
+    async def unanswered(*arguments: Any, **named: Any) -> Any:
+        if done:
+            await begin(*arguments, **named)
+        asking.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(world.register, "begin", unanswered)
+    task = asyncio.create_task(world.deliver(world.route(), REQUESTS))
+    await asking.wait()
+    task.cancel()
+    if done:
+        assert await task is Disposition.ACK
+        assert [parcel.ref for parcel in world.broker.queues[REQUESTS]] == [f"default/{asked.id}"]
+    else:
+        with pytest.raises(asyncio.CancelledError):  # the message is as good as new
+            await task
+    row = await world.register.get(f"default/{asked.id}")
+    assert row is not None
+    assert (row.attempts, row.holder, row.published) == (0, "", True)
 
 
 async def test_an_attempt_that_lost_its_lease_leaves_without_a_trace(world: World) -> None:

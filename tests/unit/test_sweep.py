@@ -24,7 +24,7 @@ async def backlog(world: World, count: int) -> list[Row]:
     await world.register.open(rows, due=build.NOW + 10)
     for row in rows:
         world.clock.advance(0.001)
-        await world.broker.publish([Parcel(REQUESTS, "t", build.ref(row), "{}", world.clock.seconds)])
+        await world.broker.publish([Parcel(REQUESTS, build.ref(row), "{}", world.clock.seconds)])
         await world.register.published([(build.ref(row), REQUESTS, 0)], now=world.clock.seconds)
     return rows
 
@@ -113,7 +113,7 @@ async def test_only_what_the_queue_has_moved_past_is_lost(world: World) -> None:
     world.clock.advance(5)
     late = build.row("late", recorded=True)
     await world.register.open([late], due=world.clock.seconds + 10)
-    await world.broker.publish([Parcel(REQUESTS, "t", "default/late", "{}", world.clock.seconds)])
+    await world.broker.publish([Parcel(REQUESTS, "default/late", "{}", world.clock.seconds)])
     await world.register.published([("default/late", REQUESTS, 0)], now=world.clock.seconds)
     world.broker.take(REQUESTS)
     world.clock.advance(60)
@@ -240,7 +240,7 @@ async def test_a_message_from_the_future_makes_nothing_look_lost(world: World) -
     await backlog(world, 3)
     for _ in range(3):
         world.broker.take(REQUESTS)
-    await world.broker.publish([Parcel(REQUESTS, "t", "default/ahead", "{}", world.clock.seconds + 86_400)])
+    await world.broker.publish([Parcel(REQUESTS, "default/ahead", "{}", world.clock.seconds + 86_400)])
     sweeper = world.sweeper()
     for _ in range(3):
         world.clock.advance(60)

@@ -15,6 +15,7 @@ from tasks.contracts.request import Request
 from tasks.contracts.result import Result, Status, Step, Usage
 from tasks.contracts.session import SessionVersion
 from tasks.errors import ModelError, ModelRefused
+from tasks.settings import AgentSettings, Settings
 from tests.support import build
 from tests.support.world import HUMAN, RESPONDER, World
 
@@ -66,7 +67,7 @@ async def test_tool_calls_are_audited_by_the_digest_of_their_arguments(world: Wo
     await world.deliver(world.work(FakeRunner(calls)), RESPONDER)
     [called] = [record for record in await world.records(asked) if record.action == "tool.called"]
     assert (called.resource, called.reason, called.details["ok"]) == ("tool:sql_parser", "denied", False)
-    assert "select" not in called.model_dump_json()
+    assert b"select" not in called.to_bytes()
 
 
 async def test_secrets_in_steps_do_not_reach_the_result(world: World) -> None:
@@ -122,8 +123,11 @@ async def test_a_refusal_goes_to_the_fallback_at_once_and_from_there_no_further(
 
 
 async def test_a_fallback_with_a_fallback_of_its_own_does_not_use_it(world: World) -> None:
-    agents = [{"type": "responder", "fallback": "planner"}, {"type": "planner", "fallback": "responder"}]
-    world.settings = type(world.settings)(agents=agents)
+    agents = (
+        AgentSettings(type="responder", fallback="planner"),
+        AgentSettings(type="planner", fallback="responder"),
+    )
+    world.settings = Settings(agents=agents)
     asked = await world.routed()
     await world.deliver(world.work(FakeRunner(ModelRefused("no"))), RESPONDER)
     await world.deliver(world.work(FakeRunner(ModelRefused("no")), pool="agents.planner"), "agents.planner")

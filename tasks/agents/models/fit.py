@@ -45,7 +45,7 @@ def shorten(text: str, budget: int) -> str:
         cut = text[:head] + _MARK + text[len(text) - (length - head) :]
         if estimate(cut) <= budget:
             return cut
-    return text[: max(budget // 2, 0)]
+    return text[: max(budget // 3, 0)]  # no character counts for more than three
 
 
 def fit(messages: Sequence[ChatMessage], budget: int) -> list[ChatMessage]:

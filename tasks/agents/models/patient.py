@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal
 
-import structlog
 from autogen_core import CancellationToken
 from autogen_core.models import CreateResult, LLMMessage
 from autogen_core.tools import Tool, ToolSchema
@@ -15,8 +14,9 @@ from pydantic import BaseModel
 from tasks.agents.models.base import ModelClient
 from tasks.agents.models.extractive import ExtractiveClient
 from tasks.errors import ModelError, ModelRefused
+from tasks.log import get_logger
 
-log = structlog.get_logger()
+log = get_logger()
 
 _BUSY_LABEL: Final = "extractive (no language model, embedded busy)"
 

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from tasks.agents.tools.base import Tool, readable
 from tasks.agents.types import ToolCall
-from tasks.contracts.base import explain
+from tasks.contracts.strict import explain
 from tasks.errors import ToolError
 
 logger = logging.getLogger(__name__)
