@@ -118,12 +118,19 @@ def _check(
 
 @contextlib.contextmanager
 def _terminable() -> Iterator[None]:
-    """Have SIGTERM do what Ctrl-C does: without it every process that was started would stay."""
-    before = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    """Have SIGTERM do what Ctrl-C does: without it every process that was started would stay.
+
+    A shell starts what it puts into the background with SIGINT ignored; then both would do nothing.
+    """
+    before = {
+        signal.SIGINT: signal.signal(signal.SIGINT, signal.default_int_handler),
+        signal.SIGTERM: signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT)),
+    }
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 async def _measure(lab: Lab, plan: _Plan) -> dict[str, Any]:
