@@ -16,7 +16,8 @@ from tasks.contracts.audit import Action, Event
 from tasks.contracts.message import Message
 from tasks.contracts.request import Request
 from tasks.contracts.row import Row, Stage
-from tasks.errors import Conflict
+from tasks.contracts.words import Intent
+from tasks.errors import Conflict, InvalidInput
 from tasks.settings import Settings
 from tasks.stores.bodies import BodyStore
 from tasks.stores.register import Opened, Register
@@ -84,9 +85,13 @@ class Door:
     ) -> tuple[list[Accepted | Conflict], list[Row]]:
         """Write ``requests`` into the register; return the outcomes, and the rows to :meth:`announce`.
 
+        Raises :class:`InvalidInput` for the first one whose intent has no route; then none is accepted.
+
         When this returns, what is :class:`Accepted` is durable: if nobody announces it, the sweeper does. If the
         process dies earlier, a request is either not in the register, or the sweeper brings it onto its queue.
         """
+        for request in requests:
+            self._check_intent(request)
         # Before anything is written: what is open may be begun at any time.
         outcomes: list[Accepted | Conflict | None] = [*await self._pasts(requests)]
         fresh = [place for place, past in enumerate(outcomes) if past is None]
@@ -99,6 +104,14 @@ class Door:
             if state is Opened.CREATED:
                 created.append(row)
         return [outcome for outcome in outcomes if outcome is not None], created
+
+    def _check_intent(self, request: Request) -> None:
+        known = self._settings.routing.intents
+        if request.intent not in (None, Intent.OUT_OF_SCOPE, *known):
+            raise InvalidInput(
+                f"request {request.id}: intent: {request.intent!r} has no route; "
+                f"name one of {', '.join(known)}, or add routing.intents.{request.intent}"
+            )
 
     async def announce(self, rows: Sequence[Row], *, principal: str) -> None:
         """Record admitted rows in the audit, then publish them."""

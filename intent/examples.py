@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -12,26 +13,23 @@ from typing import Annotated, Final
 from pydantic import AfterValidator, ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as validated
 
-from tasks.contracts.base import canonical, sha256
+from tasks.contracts.base import LABEL_CHARACTERS, canonical, sha256
 from tasks.contracts.strict import explain
-from tasks.contracts.words import Intent
+from tasks.contracts.words import MAX_TEXT_BYTES
 from tasks.errors import InvalidInput
-
-_MAX_TEXT_BYTES: Final = 32 * 1024
 
 
 def _check_text(text: str) -> str:
     if not text.strip():
         raise ValueError("must not be empty or blank")
-    if len(text.encode()) > _MAX_TEXT_BYTES:
-        raise ValueError(f"must be at most {_MAX_TEXT_BYTES} bytes")
+    if len(text.encode()) > MAX_TEXT_BYTES:
+        raise ValueError(f"must be at most {MAX_TEXT_BYTES} bytes")
     return text
 
 
 def _check_intent(name: str) -> str:
-    labels = [str(intent) for intent in Intent]
-    if name not in labels:
-        raise ValueError(f"{name!r} is not one of {', '.join(labels)}")
+    if not re.fullmatch(LABEL_CHARACTERS, name):
+        raise ValueError(f"{name!r} is not a label: lower-case letters, digits and _, up to 64, a letter first")
     return name
 
 
@@ -49,7 +47,7 @@ class Example:
     """A text and the intent that it has."""
 
     text: str
-    intent: Intent
+    intent: str
 
 
 def read_examples(path: Path) -> list[Example]:
@@ -64,13 +62,13 @@ def read_examples(path: Path) -> list[Example]:
     except OSError as error:
         raise InvalidInput(f"{path}: cannot be read: {error.strerror}") from error
     examples: list[Example] = []
-    seen: dict[str, tuple[int, Intent]] = {}
+    seen: dict[str, tuple[int, str]] = {}
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         example = _parse(f"{path}:{number}", line)
         first, label = seen.setdefault(_key(example.text), (number, example.intent))
-        if label is not example.intent:
+        if label != example.intent:
             raise InvalidInput(
                 f"{path}:{number}: intent: is {example.intent}, but line {first} labels the same text {label}"
             )
@@ -93,7 +91,7 @@ def split(examples: Sequence[Example], share: float, seed: int) -> tuple[list[Ex
 
     The same examples and seed give the same split, in whatever order the examples come.
     """
-    groups: dict[Intent, list[Example]] = defaultdict(list)
+    groups: dict[str, list[Example]] = defaultdict(list)
     for example in sorted(examples, key=lambda example: (example.intent, example.text)):
         groups[example.intent].append(example)
     shuffler = random.Random(seed)  # noqa: S311  (a split, not a secret)
@@ -110,7 +108,7 @@ def split(examples: Sequence[Example], share: float, seed: int) -> tuple[list[Ex
 
 def digest(examples: Sequence[Example]) -> str:
     """Return the SHA-256 of ``examples``: another text, label or order gives another one."""
-    return sha256(canonical([[example.text, str(example.intent)] for example in examples]))
+    return sha256(canonical([[example.text, example.intent] for example in examples]))
 
 
 def _key(text: str) -> str:
@@ -122,4 +120,4 @@ def _parse(where: str, line: bytes) -> Example:
         parsed = _LINE.validate_json(line)
     except ValidationError as error:
         raise InvalidInput(f"{where}: {explain(error)}") from error
-    return Example(parsed.text, Intent(parsed.intent))
+    return Example(parsed.text, parsed.intent)

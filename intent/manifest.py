@@ -8,8 +8,7 @@ from typing import Annotated, Any, Final
 import msgspec
 from msgspec import Meta
 
-from tasks.contracts.base import Contract, canonical, sha256, told
-from tasks.contracts.words import Intent
+from tasks.contracts.base import Contract, Label, canonical, sha256, told
 from tasks.errors import IntegrityError, NotReady
 
 MODEL_FILE: Final = "model.onnx"
@@ -29,7 +28,7 @@ class Manifest(Contract, frozen=True, kw_only=True, omit_defaults=False):
     """
 
     version: Annotated[str, Meta(pattern=r"\A[a-z0-9][a-z0-9._-]*-[0-9a-f]{12}\Z")]
-    labels: Annotated[tuple[Intent, ...], Meta(min_length=2)]
+    labels: Annotated[tuple[Label, ...], Meta(min_length=2)]
     threshold: Annotated[float, Meta(ge=0, le=1)]
     temperature: Annotated[float, Meta(gt=0)]
     max_length: Annotated[int, Meta(ge=8, le=512)]
@@ -49,10 +48,10 @@ class Manifest(Contract, frozen=True, kw_only=True, omit_defaults=False):
 
 
 def content_digest(
-    files: dict[str, str], labels: tuple[Intent, ...], threshold: float, temperature: float, max_length: int
+    files: dict[str, str], labels: tuple[str, ...], threshold: float, temperature: float, max_length: int
 ) -> str:
     """Return 12 hexadecimal digits that stand for everything that decides a prediction."""
-    decisive = [files, [str(label) for label in labels], threshold, temperature, max_length]
+    decisive = [files, list(labels), threshold, temperature, max_length]
     return sha256(canonical(decisive))[:12]
 
 

@@ -31,7 +31,7 @@ class Route(Hop):
         """Route ``request``; durable in the audit before it is on the next queue."""
         begun = time.perf_counter()
         if request.intent:
-            intent = IntentInfo(label=request.intent.value, confidence=1.0, model_version=OVERRIDE)
+            intent = IntentInfo(label=request.intent, confidence=1.0, model_version=OVERRIDE)
         else:
             intent = await self._classify(request.text)
         agent_type = self.deps.settings.agent_for(intent.label)

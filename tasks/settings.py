@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self, cast
+from typing import Annotated, Any, Final, Literal, Self
 
 import msgspec
 
 from tasks import keys
+from tasks.contracts.base import Label
 from tasks.contracts.words import Intent
 from tasks.errors import InvalidInput
 
@@ -61,12 +62,13 @@ class ModelSettings(Section, frozen=True, kw_only=True):
 
 
 class RoutingSettings(Section, frozen=True, kw_only=True):
-    """Which agent type serves which intent, and who gets what nobody is sure about.
+    """Which agent type serves which intent, and who gets what nobody is sure about, or has no route.
 
-    ``threshold`` replaces the confidence threshold that came with the model (0..1).
+    ``intents`` adds to the routes of the packaged model's labels. ``threshold`` replaces the confidence threshold
+    that came with the model (0..1).
     """
 
-    intents: dict[Intent, str] = msgspec.field(default_factory=dict)
+    intents: dict[Label, str] = msgspec.field(default_factory=dict)
     fallback: str = "human_escalation"
     threshold: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
 
@@ -76,13 +78,13 @@ class RoutingSettings(Section, frozen=True, kw_only=True):
 
 
 _DEFAULT_ROUTES: Final = {
-    Intent.PLAN_TASK: "planner",
-    Intent.QUERY_DATA: "executor",
-    Intent.CALL_API: "executor",
-    Intent.ANSWER_QUESTION: "responder",
-    Intent.SUMMARIZE_TEXT: "responder",
-    Intent.DRAFT_TEXT: "responder",
-    Intent.TALK_TO_HUMAN: "human_escalation",
+    Intent.PLAN_TASK.value: "planner",
+    Intent.QUERY_DATA.value: "executor",
+    Intent.CALL_API.value: "executor",
+    Intent.ANSWER_QUESTION.value: "responder",
+    Intent.SUMMARIZE_TEXT.value: "responder",
+    Intent.DRAFT_TEXT.value: "responder",
+    Intent.TALK_TO_HUMAN.value: "human_escalation",
 }
 
 
@@ -259,8 +261,7 @@ class Settings(Section, frozen=True, kw_only=True):
 
     def agent_for(self, intent: str) -> str:
         """Return the agent type that serves ``intent``; the fallback where none does."""
-        by_label = cast("Mapping[str, str]", self.routing.intents)  # an Intent is its label
-        return by_label.get(intent, self.routing.fallback)
+        return self.routing.intents.get(intent, self.routing.fallback)
 
     def pool(self, name: str) -> PoolSettings:
         """Return how the pool ``name`` scales."""

@@ -7,13 +7,12 @@ from typing import Annotated, Any
 
 import msgspec
 
-from tasks.contracts.base import Contract, Identifier, Tenant, UtcDatetime, to_utc
+from tasks.contracts.base import Contract, Identifier, Label, Tenant, UtcDatetime, to_utc
 from tasks.contracts.words import (
     MAX_ATTACHMENTS,
     MAX_CALLBACK,
     MAX_KEY,
     MAX_MODEL,
-    Intent,
     Priority,
     check_metadata,
     check_text,
@@ -33,7 +32,7 @@ class Asked(Contract, frozen=True, kw_only=True):
     text: str
     session_id: Identifier | None = None
     attachments: Annotated[tuple[ObjectKey, ...], msgspec.Meta(max_length=MAX_ATTACHMENTS)] = ()
-    intent: Intent | None = None
+    intent: Label | None = None
     model: Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_MODEL)] | None = None
     priority: Priority = Priority.NORMAL
     deadline: UtcDatetime | None = None

@@ -24,8 +24,12 @@ _MAJOR: Final = int(SCHEMA_VERSION.partition(".")[0])
 ID_CHARACTERS: Final = r"[A-Za-z0-9._:-]{1,128}"
 TENANT_CHARACTERS: Final = r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}"
 
+LABEL_CHARACTERS: Final = "[a-z][a-z0-9_]{0,63}"
+"""The name of an intent."""
+
 Identifier = Annotated[str, msgspec.Meta(pattern=rf"\A{ID_CHARACTERS}\Z")]
 Tenant = Annotated[str, msgspec.Meta(pattern=rf"\A{TENANT_CHARACTERS}\Z")]
+Label = Annotated[str, msgspec.Meta(pattern=rf"\A{LABEL_CHARACTERS}\Z")]
 UtcDatetime = Annotated[datetime, msgspec.Meta(tz=True)]
 """A time with its zone; a contract brings it to UTC, see :func:`to_utc`."""
 

@@ -20,14 +20,13 @@ from pydantic import (
 )
 
 from tasks.contracts.base import SCHEMA_VERSION, canonical, sha256
-from tasks.contracts.strict import Identifier, StrictContract, Tenant, UtcDatetime
+from tasks.contracts.strict import Identifier, Label, StrictContract, Tenant, UtcDatetime
 from tasks.contracts.words import (
     MAX_ATTACHMENTS,
     MAX_CALLBACK,
     MAX_KEY,
     MAX_MODEL,
     MAX_TRACEPARENT,
-    Intent,
     Priority,
     check_metadata,
     check_text,
@@ -68,7 +67,7 @@ class Request(StrictContract):
     text: Annotated[str, AfterValidator(check_text)]
     session_id: Identifier | None = None
     attachments: tuple[ObjectKey, ...] = Field(default=(), max_length=MAX_ATTACHMENTS, strict=False)
-    intent: Annotated[Intent, Field(strict=False)] | None = None
+    intent: Label | None = None
     model: ModelName | None = None
     priority: Annotated[Priority, Field(strict=False)] = Priority.NORMAL
     deadline: Annotated[UtcDatetime | None, Field(strict=False), BeforeValidator(_check_deadline)] = None

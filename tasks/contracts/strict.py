@@ -11,11 +11,12 @@ from typing import Annotated, Any, TypeVar
 import orjson
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, StringConstraints, ValidationError
 
-from tasks.contracts.base import ID_CHARACTERS, TENANT_CHARACTERS
+from tasks.contracts.base import ID_CHARACTERS, LABEL_CHARACTERS, TENANT_CHARACTERS
 from tasks.errors import InvalidInput
 
 Identifier = Annotated[str, StringConstraints(pattern=f"^{ID_CHARACTERS}$")]
 Tenant = Annotated[str, StringConstraints(pattern=f"^{TENANT_CHARACTERS}$")]
+Label = Annotated[str, StringConstraints(pattern=f"^{LABEL_CHARACTERS}$")]
 UtcDatetime = Annotated[AwareDatetime, AfterValidator(lambda value: value.astimezone(UTC))]
 
 M = TypeVar("M", bound=BaseModel)

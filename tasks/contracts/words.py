@@ -29,7 +29,10 @@ def new_id() -> str:
 
 
 class Intent(StrEnum):
-    """What a request asks for."""
+    """What a request asks for: the labels of the model that comes with the package.
+
+    A model of your own may have others; all know ``out_of_scope``.
+    """
 
     PLAN_TASK = "plan_task"
     QUERY_DATA = "query_data"

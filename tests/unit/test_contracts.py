@@ -380,7 +380,7 @@ def test_a_hop_reads_every_field_of_a_body() -> None:
         ("attachments", [""]),
         ("model", ""),
         ("callback", "file:///etc/passwd"),
-        ("intent", "sing"),
+        ("intent", "Sing"),
         ("tenant", "../x"),
     ],
 )

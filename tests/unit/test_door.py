@@ -7,7 +7,7 @@ from tasks.attempt import Disposition
 from tasks.contracts.base import parse_versioned
 from tasks.contracts.message import Message
 from tasks.contracts.request import Request
-from tasks.errors import Conflict, StoreError
+from tasks.errors import Conflict, InvalidInput, StoreError
 from tests.support import build
 from tests.support.world import World
 
@@ -68,6 +68,12 @@ async def test_a_request_that_finished_long_ago_is_not_run_again(world: World, f
     same, other = await accept(world, asked, build.request("bye", id="r1"))
     assert same == Accepted("r1", "default", Acceptance.SAME)
     assert isinstance(other, Conflict)
+    assert waiting(world) == []
+
+
+async def test_an_intent_without_a_route_is_refused_by_name(world: World) -> None:
+    with pytest.raises(InvalidInput, match="intent: 'book_flight' has no route"):
+        await accept(world, Request(text="a"), Request(text="b", intent="book_flight"))
     assert waiting(world) == []
 
 

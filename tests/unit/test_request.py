@@ -46,7 +46,7 @@ def asked(**fields: Any) -> Request:
         ("tenant", "x" * 64),
         ("session_id", "a/b"),
         ("session_id", 1),
-        ("intent", "order_pizza"),
+        ("intent", "Order pizza"),
         ("intent", 1),
         ("model", ""),
         ("model", "x" * 129),

@@ -70,6 +70,11 @@ def test_a_label_that_only_a_newer_model_knows_goes_to_the_fallback() -> None:
     assert Settings().agent_for("book_flight") == "human_escalation"
 
 
+def test_a_route_for_a_label_of_ones_own_model(file: Path) -> None:
+    file.write_text("routing: {intents: {book_flight: executor}}")
+    assert load().agent_for("book_flight") == "executor"
+
+
 def test_one_route_changes_one_route(file: Path) -> None:
     file.write_text("routing: {intents: {draft_text: planner}, fallback: responder}")
     settings = load()
@@ -105,7 +110,7 @@ def test_unknown_names_are_invalid_input() -> None:
         ("agents: 5", "agents"),
         ("routing: {fallback: nobody}", "routing.fallback names 'nobody'"),
         ("routing: {intents: {draft_text: nobody}}", "routing.intents.draft_text names 'nobody'"),
-        ("routing: {intents: {order_pizza: planner}}", "routing.intents.order_pizza"),
+        ("routing: {intents: {Order pizza: planner}}", "routing.intents.*Order pizza"),
         ("routing: {threshold: 2}", "routing.threshold"),
         ("scaling: {pools: {agents.nobody: {}}}", "scaling.pools names no pool: agents.nobody"),
         ("scaling: {default: {concurrency: 0}}", "scaling.default.concurrency"),

@@ -37,8 +37,8 @@ def test_reads_lines_and_skips_blank_ones(write) -> None:
         ({"text": 7, "intent": "plan_task"}, "examples.jsonl:2: text: "),
         ({"text": "x" * 40_000, "intent": "plan_task"}, "examples.jsonl:2: text: .*32768 bytes"),
         (
-            {"text": "a", "intent": "sing"},
-            "examples.jsonl:2: intent: .*'sing' is not one of plan_task, query_data",
+            {"text": "a", "intent": "Sing"},
+            "examples.jsonl:2: intent: .*'Sing' is not a label",
         ),
         ({"text": "a", "intent": "plan_task", "label": 1}, "examples.jsonl:2: label: "),
         ({"text": "  FIRST ", "intent": "plan_task"}, "examples.jsonl:2: intent: .*line 1.*call_api"),
