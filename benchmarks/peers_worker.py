@@ -15,8 +15,10 @@ import work
 from msgspec.structs import replace
 
 from handlers.cli.main import OBJECTS_BETWEEN_COLLECTIONS
-from intent.batcher import Batcher
+from intent.batch_policy import Limits, Policy
+from intent.batching import Batcher
 from tasks.agents.types import AgentAnswer, AgentTask
+from tasks.contracts.asked import Asked
 from tasks.contracts.result import IntentInfo
 from tasks.runtime import Worker, run
 from tasks.settings import PoolSettings, ScalingSettings, Settings
@@ -81,12 +83,10 @@ def main() -> None:
     pool = PoolSettings(concurrency=CONCURRENCY)
     settings = load().changed(scaling=ScalingSettings(default=pool, grace_seconds=10))
     work.classify("warm up")
-    batcher: Batcher[str, str] = Batcher(
-        work.classify_batch, max_batch=8, lengths=lambda texts: [len(text) for text in texts]
-    )
+    batcher: Batcher[str, str] = Batcher(str, work.classify_batch, Policy(Limits(max_batch=8)))
 
-    async def classify(text: str) -> IntentInfo:
-        label = await batcher.submit(text)
+    async def classify(asked: Asked) -> IntentInfo:
+        label = await batcher.submit(asked.text)
         return IntentInfo(label=INTENTS[label], confidence=1.0, model_version="harness")
 
     run(Worker(settings, settings.pools, classify=classify, runner=Agents(), open_stores=open_stores))

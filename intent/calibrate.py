@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-_COLDEST: Final = 0.05
-_HOTTEST: Final = 20.0
-_ROUNDS: Final = 60
+_ROUNDS: Final = 40
 
 
 def softmax(logits: NDArray[np.float64], temperature: float = 1.0) -> NDArray[np.float64]:
@@ -32,36 +31,40 @@ def log_loss(probabilities: NDArray[np.float64], truth: NDArray[np.int64]) -> fl
     return float(-np.log(np.clip(chosen, 1e-12, 1.0)).mean())
 
 
-def fit_temperature(logits: NDArray[np.float64], truth: NDArray[np.int64]) -> float:
-    """Return the temperature, 0.05..20, at which ``logits`` ``[n, labels]`` fit ``truth`` ``[n]`` best.
+def lowest(loss: Callable[[float], float], low: float, high: float, *, logarithmic: bool = False) -> float:
+    """Return where ``loss``, which has one valley between ``low`` and ``high``, is lowest; by golden-section search.
 
-    The loss has one valley along the temperature: golden-section search on its logarithm finds it.
+    With ``logarithmic`` along the logarithm: for what is above nothing and may be of any size.
     """
     ratio = (math.sqrt(5) - 1) / 2
-    low, high = math.log(_COLDEST), math.log(_HOTTEST)
-
-    def loss(place: float) -> float:
-        return log_loss(softmax(logits, math.exp(place)), truth)
-
+    place = math.exp if logarithmic else float
+    if logarithmic:
+        low, high = math.log(low), math.log(high)
     for _ in range(_ROUNDS):
         left, right = high - ratio * (high - low), low + ratio * (high - low)
-        if loss(left) <= loss(right):
+        if loss(place(left)) <= loss(place(right)):
             high = right
         else:
             low = left
-    return math.exp((low + high) / 2)
+    return place((low + high) / 2)
 
 
-def choose_threshold(confidences: NDArray[np.float64], in_scope: NDArray[np.bool_], max_abstained: float) -> float:
-    """Return the highest threshold that abstains from at most ``max_abstained`` (0..1) of what is in scope.
+def choose_threshold(
+    probabilities: NDArray[np.float64], truth: NDArray[np.int64], outside: int | None, wrong_cost: float
+) -> float:
+    """Return the threshold, in hundredths, at which mistakes cost least.
 
-    ``confidences`` ``[n]`` are the highest probabilities of each text; the answer is rounded down to a
-    hundredth, so that it does not sit on one text's very probability. Without anything in scope it is 0.
+    Of ``probabilities`` ``[n, labels]`` the highest decides, if it is not below the threshold; else the answer is
+    that the text is out of scope, which is label number ``outside``, if there is one. ``truth`` ``[n]`` are label
+    numbers. A text that is answered wrongly costs ``wrong_cost``, one that had an answer and got none costs 1. The
+    lowest threshold of several equals is returned.
     """
     import numpy as np
 
-    inside = np.sort(confidences[in_scope])
-    if len(inside) == 0:
-        return 0.0
-    allowed = min(int(max_abstained * len(inside)), len(inside) - 1)
-    return math.floor(float(inside[allowed]) * 100) / 100
+    confidence, answer = probabilities.max(axis=1), probabilities.argmax(axis=1)
+    steps = np.arange(100) / 100
+    abstained = (confidence[None, :] < steps[:, None]) | (answer == outside)
+    wrong = ~abstained & (answer != truth)
+    missed = abstained & (truth != outside)
+    costs = wrong_cost * wrong.sum(axis=1) + missed.sum(axis=1)
+    return float(steps[costs.argmin()])

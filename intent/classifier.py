@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from msgspec import Struct
 
-from intent.encoding import Encoder
-from intent.manifest import MODEL_FILE, Manifest, check_model, default_dir
+from intent.encoding import Encoder, Encoders
+from intent.gentle import step_back
+from intent.manifest import MODEL_FILE, POOLED, PROBABILITIES, Manifest, check_model, default_dir
 from intent.quiet import no_idle_threads, no_telemetry
 from tasks.contracts.words import Intent
 from tasks.errors import IntegrityError, InvalidInput, NotReady
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 _STRETCH: Final = 1.25
 """How much longer than its shortest a text may be to share its run."""
+_ROUNDING: Final = 1e-3
 _WARM_TEXTS: Final = ("hello", "list the orders of last week that have not been shipped yet")
 
 
@@ -48,10 +50,14 @@ class Classifier:
         self._names = tuple(str(label) for label in manifest.labels)
 
     @classmethod
-    def load(cls, model_dir: Path | None = None, threads: int = 1) -> Self:
+    def load(
+        cls, model_dir: Path | None = None, threads: int = 1, *, encoders: Encoders | None = None, gentle: bool = False
+    ) -> Self:
         """Load the model in ``model_dir``, by default the one in the package, and warm it up.
 
-        ``threads`` is how many threads one inference may use; it is at least 1.
+        ``threads`` is how many threads one inference may use; it is at least 1. ``encoders`` has one to share where
+        another model with the same tokeniser is loaded: but for making that, loading hardly holds the interpreter.
+        ``gentle`` leaves the processor to others where it can.
 
         Raises:
             NotReady: ONNX Runtime is not installed, or the model's files are not there.
@@ -61,16 +67,17 @@ class Classifier:
         if threads < 1:
             raise InvalidInput(f"threads: must be at least 1, is {threads}")
         directory = model_dir or default_dir()
-        with ThreadPoolExecutor(1, "sluice-model") as beside:
+        with ThreadPoolExecutor(1, "sluice-model", initializer=step_back if gentle else None) as beside:
             # Hashing needs no lock, importing and building the session one core: together they take half as long.
             before = _identity(directory)
             checked = beside.submit(check_model, directory)
-            runtime = _import_runtime()
+            runtime = import_runtime()
             manifest, tokenizer = checked.result()
         session = _session(runtime, directory, threads)
         if _identity(directory) != before:
             raise IntegrityError(f"{directory / MODEL_FILE}: was replaced while it was being loaded")
-        classifier = cls(session, Encoder(tokenizer, manifest.max_length), manifest)
+        encoder = (encoders or Encoders()).get(tokenizer, manifest.max_length)
+        classifier = cls(session, encoder, manifest)
         classifier._warm_up(directory)
         return classifier
 
@@ -103,16 +110,43 @@ class Classifier:
         Raises:
             InvalidInput: a text is not valid Unicode, or the threshold is not within 0..1.
         """
-        floor = self.threshold if threshold is None else threshold
-        if not 0 <= floor <= 1:
-            raise InvalidInput(f"threshold: must be within 0..1, is {floor}")
-        if not texts:
-            return []
-        probabilities = self.probabilities(texts)
-        return [
-            self._decide(int(best), float(row[best]), floor)
-            for best, row in zip(probabilities.argmax(axis=1), probabilities, strict=True)
-        ]
+        floor = self._floor(threshold)
+        return self._decided(self.probabilities(texts), floor) if texts else []
+
+    def encode(self, text: str) -> list[int]:
+        """Return the token ids that the model sees of ``text``, special ones included, at most ``max_length``.
+
+        Raises:
+            InvalidInput: the text is not valid Unicode.
+        """
+        return self._encoder.ids(text)
+
+    def classify_ids(self, rows: Sequence[Sequence[int]], threshold: float | None = None) -> list[Prediction]:
+        """Return one prediction for each of ``rows`` of :meth:`encode`, in their order, padded to the longest.
+
+        ``threshold`` as for :meth:`classify`. There must be rows.
+
+        Raises:
+            InvalidInput: the threshold is not within 0..1.
+        """
+        floor = self._floor(threshold)
+        return self._decided(self._run(rows), floor)
+
+    def vectors(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Return what the head sees of ``texts``, float32 ``[len(texts), hidden]``; one inference for each.
+
+        Raises:
+            InvalidInput: a text is not valid Unicode.
+            IntegrityError: the graph is of an older export, which does not tell.
+        """
+        import numpy as np
+
+        if POOLED not in [output.name for output in self._session.get_outputs()]:
+            raise IntegrityError(f"{self.version}: its graph has no output {POOLED!r}: train it again")
+        rows = [self._encoder.inputs([self._encoder.ids(text)]) for text in texts]
+        return np.concatenate(
+            [self._session.run([POOLED], {"input_ids": ids, "attention_mask": mask})[0] for ids, mask in rows]
+        )
 
     def probabilities(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Return calibrated probabilities, float32 ``[len(texts), len(labels)]``; there must be texts.
@@ -133,7 +167,7 @@ class Classifier:
 
     def _run(self, rows: Sequence[Sequence[int]]) -> NDArray[np.float32]:
         ids, mask = self._encoder.inputs(rows)
-        result: NDArray[np.float32] = self._session.run(None, {"input_ids": ids, "attention_mask": mask})[0]
+        result: NDArray[np.float32] = self._session.run([PROBABILITIES], {"input_ids": ids, "attention_mask": mask})[0]
         return result
 
     def token_lengths(self, texts: Sequence[str]) -> list[int]:
@@ -144,6 +178,18 @@ class Classifier:
         """
         return [len(self._encoder.ids(text)) for text in texts]
 
+    def _floor(self, threshold: float | None) -> float:
+        floor = self.threshold if threshold is None else threshold
+        if not 0 <= floor <= 1:
+            raise InvalidInput(f"threshold: must be within 0..1, is {floor}")
+        return floor
+
+    def _decided(self, probabilities: NDArray[np.float32], floor: float) -> list[Prediction]:
+        return [
+            self._decide(int(best), float(row[best]), floor)
+            for best, row in zip(probabilities.argmax(axis=1), probabilities, strict=True)
+        ]
+
     def _decide(self, best: int, confidence: float, threshold: float) -> Prediction:
         label = self._names[best] if confidence >= threshold else Intent.OUT_OF_SCOPE.value
         return Prediction(label, confidence, self.version)
@@ -152,13 +198,15 @@ class Classifier:
         # The first run allocates buffers, and proves that the graph is what the manifest describes.
         for texts in (_WARM_TEXTS[:1], _WARM_TEXTS):
             try:
-                shape = self.probabilities(texts).shape
+                found = self.probabilities(texts)
             except Exception as error:  # ONNX Runtime has no public base class of its errors
                 raise IntegrityError(f"{directory / MODEL_FILE}: does not run: {error}") from error
-            if shape != (len(texts), len(self._names)):
+            if found.shape != (len(texts), len(self._names)):
                 raise IntegrityError(
-                    f"{directory / MODEL_FILE}: gives {shape}, the manifest has {len(self._names)} labels"
+                    f"{directory / MODEL_FILE}: gives {found.shape}, the manifest has {len(self._names)} labels"
                 )
+            if not abs(float(found.sum()) - len(texts)) < _ROUNDING * len(texts):  # also where it is no number
+                raise IntegrityError(f"{directory / MODEL_FILE}: what it gives are no probabilities")
 
 
 def _identity(directory: Path) -> tuple[int, int, int]:
@@ -185,7 +233,12 @@ def alike(lengths: Sequence[int]) -> list[list[int]]:
     return groups
 
 
-def _import_runtime() -> Any:
+def import_runtime() -> Any:
+    """Import what :meth:`Classifier.load` needs, beside something else; return ONNX Runtime.
+
+    Raises:
+        NotReady: it is not installed.
+    """
     no_telemetry()
     no_idle_threads()
     try:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakValueDictionary
 
+from tasks.contracts.base import sha256
 from tasks.errors import IntegrityError, InvalidInput, NotReady
 
 if TYPE_CHECKING:
@@ -77,3 +79,21 @@ class Encoder:
             return text
         tail = limit // 4
         return f"{text[: limit - tail]} {text[-tail:]}"
+
+
+class Encoders:
+    """Encoders in use, by what they are made of: versions of one model mostly share theirs.
+
+    Making one holds the interpreter, and with it every event loop of the process, for about 20 ms.
+    """
+
+    def __init__(self) -> None:
+        self._made: WeakValueDictionary[tuple[str, int], Encoder] = WeakValueDictionary()
+
+    def get(self, tokenizer: bytes, max_length: int) -> Encoder:
+        """Return the encoder for these bytes, see :class:`Encoder`; it is shared while somebody uses it."""
+        key = sha256(tokenizer), max_length
+        encoder = self._made.get(key)
+        if encoder is None:
+            encoder = self._made[key] = Encoder(tokenizer, max_length)
+        return encoder

@@ -5,17 +5,17 @@ from __future__ import annotations
 import random
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 from pydantic import AfterValidator, ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as validated
 
 from tasks.contracts.base import LABEL_CHARACTERS, canonical, sha256
 from tasks.contracts.strict import explain
-from tasks.contracts.words import MAX_TEXT_BYTES
+from tasks.contracts.words import MAX_TEXT_BYTES, Intent
 from tasks.errors import InvalidInput
 
 
@@ -31,6 +31,14 @@ def _check_intent(name: str) -> str:
     if not re.fullmatch(LABEL_CHARACTERS, name):
         raise ValueError(f"{name!r} is not a label: lower-case letters, digits and _, up to 64, a letter first")
     return name
+
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+OUT_OF_SCOPE: Final = Intent.OUT_OF_SCOPE.value
+"""The label of what no agent can do. A model may do without; then only its threshold abstains."""
 
 
 @validated(frozen=True, config=ConfigDict(extra="forbid", strict=True))
@@ -50,8 +58,10 @@ class Example:
     intent: str
 
 
-def read_examples(path: Path) -> list[Example]:
+def read_examples(path: Path, labels: Collection[str] = ()) -> list[Example]:
     """Read JSON lines of ``{"text": ..., "intent": ...}``, UTF-8; blank lines are skipped.
+
+    With ``labels`` an intent must be one of them.
 
     Raises:
         InvalidInput: names the file, the line and the field; also when a text has two different labels, when
@@ -67,6 +77,8 @@ def read_examples(path: Path) -> list[Example]:
         if not line.strip():
             continue
         example = _parse(f"{path}:{number}", line)
+        if labels and example.intent not in labels:
+            raise InvalidInput(f"{path}:{number}: intent: {example.intent!r} is none of {', '.join(labels)}")
         first, label = seen.setdefault(_key(example.text), (number, example.intent))
         if label != example.intent:
             raise InvalidInput(
@@ -104,6 +116,14 @@ def split(examples: Sequence[Example], share: float, seed: int) -> tuple[list[Ex
         held += group[:count]
         rest += group[count:]
     return rest, held
+
+
+def numbers(examples: Sequence[Example], labels: Sequence[str]) -> NDArray[np.int64]:
+    """Return each example's place in ``labels``, int64 ``[len(examples)]``."""
+    import numpy as np
+
+    places = {label: place for place, label in enumerate(labels)}
+    return np.array([places[example.intent] for example in examples], dtype=np.int64)
 
 
 def digest(examples: Sequence[Example]) -> str:

@@ -4,31 +4,31 @@ from __future__ import annotations
 
 import tempfile
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
-from importlib import metadata
 from pathlib import Path
 from typing import Final
 
+import onnx
 import onnxruntime
-import orjson
 import torch
 from onnxruntime.quantization import QuantType, quantize_dynamic
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from intent.manifest import MANIFEST_FILE, Manifest
-from intent.network import Calibrated, IntentNetwork
-from tasks.errors import InvalidInput
+from intent.manifest import POOLED, PROBABILITIES
+from intent.network import Exported, IntentNetwork
 
 _OPSET: Final = 17
-_LIBRARIES: Final = ("torch", "transformers", "onnx", "onnxruntime", "tokenizers", "numpy")
+_HEAD: Final = ("head_", "far_")
+"""How the names of the head's numbers begin."""
 
 
-def export_graph(network: IntentNetwork, temperature: float, file: Path) -> None:
-    """Write ``network`` with temperature and softmax to ``file`` as an int8 ONNX graph with dynamic axes."""
+def export_graph(network: IntentNetwork, file: Path) -> None:
+    """Write the encoder of ``network`` to ``file`` as an int8 ONNX graph with dynamic axes and a head still to fit.
+
+    The head stays in float32: it is small, and its numbers are replaced.
+    """
     with tempfile.TemporaryDirectory() as folder:
         plain, prepared = Path(folder) / "plain.onnx", Path(folder) / "prepared.onnx"
-        _trace(network, temperature, plain)
+        _trace(network, plain)
         quant_pre_process(plain, prepared, skip_symbolic_shape=True)
         quantize_dynamic(
             prepared,
@@ -38,8 +38,17 @@ def export_graph(network: IntentNetwork, temperature: float, file: Path) -> None
             # Seven bits: eight overflow in the integer kernels of processors without VNNI.
             reduce_range=True,
             weight_type=QuantType.QInt8,
+            nodes_to_exclude=_head_of(prepared),
         )
     fuse(file)
+
+
+def _head_of(file: Path) -> list[str]:
+    """Return the names of the nodes that use the head's numbers, and what the quantiser calls them."""
+    names = [
+        str(node.name) for node in onnx.load(file).graph.node if any(name.startswith(_HEAD) for name in node.input)
+    ]
+    return [*names, *(f"{name}_MatMul" for name in names)]
 
 
 def fuse(file: Path) -> None:
@@ -57,62 +66,19 @@ def fuse(file: Path) -> None:
         file.write_bytes(fused.read_bytes())
 
 
-def _trace(network: IntentNetwork, temperature: float, file: Path) -> None:
+def _trace(network: IntentNetwork, file: Path) -> None:
     example = torch.ones(2, 8, dtype=torch.int64)
     axes = {0: "batch", 1: "tokens"}
     with warnings.catch_warnings():
         # Only the tracing exporter's graph is one that the quantiser understands; it warns of its age.
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            Calibrated(network.cpu(), temperature).eval(),
+            Exported(network.cpu()).eval(),
             (example, example),
             str(file),
             input_names=["input_ids", "attention_mask"],
-            output_names=["probs"],
-            dynamic_axes={"input_ids": axes, "attention_mask": axes, "probs": {0: "batch"}},
+            output_names=[PROBABILITIES, POOLED],
+            dynamic_axes={"input_ids": axes, "attention_mask": axes, PROBABILITIES: {0: "batch"}, POOLED: {0: "batch"}},
             opset_version=_OPSET,
             dynamo=False,
         )
-
-
-def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Write ``manifest.json`` into ``folder``."""
-    (folder / MANIFEST_FILE).write_bytes(orjson.dumps(manifest.to_dict(), option=orjson.OPT_INDENT_2) + b"\n")
-
-
-def check_target(out: Path, *, overwrite: bool) -> None:
-    """Check that a model may be written to ``out``.
-
-    Raises:
-        InvalidInput: something is there already and ``overwrite`` is not set, or it is no model directory.
-    """
-    if not out.exists():
-        return
-    if not overwrite:
-        raise InvalidInput(f"out: {out} exists already; name another directory, or say that it may be overwritten")
-    if not out.is_dir() or (any(out.iterdir()) and not (out / MANIFEST_FILE).exists()):
-        raise InvalidInput(f"out: {out} is not a model directory, so it is not overwritten")
-
-
-@contextmanager
-def staged(out: Path, *, overwrite: bool) -> Iterator[Path]:
-    """Give a temporary directory that becomes ``out``, all at once, when the block ends without an error.
-
-    Raises:
-        InvalidInput: as :func:`check_target`.
-    """
-    check_target(out, overwrite=overwrite)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as folder:
-        fresh, old = Path(folder) / "new", Path(folder) / "old"
-        fresh.mkdir()
-        yield fresh
-        check_target(out, overwrite=overwrite)
-        if out.exists():
-            out.rename(old)
-        fresh.rename(out)
-
-
-def libraries() -> dict[str, str]:
-    """Return the versions of the libraries that shape a model."""
-    return {name: metadata.version(name) for name in _LIBRARIES}

@@ -13,6 +13,10 @@ from tasks.errors import IntegrityError, NotReady
 
 MODEL_FILE: Final = "model.onnx"
 TOKENIZER_FILE: Final = "tokenizer.json"
+PROBABILITIES: Final = "probs"
+"""The graph's first output: calibrated probabilities, float32 ``[n, labels]``."""
+POOLED: Final = "pooled"
+"""Its second output: what the head sees, float32 ``[n, hidden]``."""
 MANIFEST_FILE: Final = "manifest.json"
 
 Digest = Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,9 @@ from tasks.errors import TrainingError
 class IntentNetwork(torch.nn.Module):  # type: ignore[misc,unused-ignore]
     """A BERT encoder, mean pooling over what is not padding, and a linear head."""
 
+    encoder: Any
+    head: Any
+
     def __init__(self, encoder: Any, labels: int, dropout: float) -> None:
         """Put a head of ``labels`` outputs on ``encoder``; ``dropout`` (0..1) is of the pooled vector."""
         super().__init__()
@@ -22,26 +26,54 @@ class IntentNetwork(torch.nn.Module):  # type: ignore[misc,unused-ignore]
         self.dropout = torch.nn.Dropout(dropout)
         self.head = torch.nn.Linear(encoder.config.hidden_size, labels)
 
+    def pooled(self, input_ids: Any, attention_mask: Any) -> Any:
+        """Return the mean of the last hidden states, float32 ``[n, hidden]``, of int64 ``[n, tokens]``."""
+        hidden = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state.float()
+        weights = attention_mask.unsqueeze(-1).to(hidden.dtype)
+        return (hidden * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1.0)
+
     def forward(self, input_ids: Any, attention_mask: Any) -> Any:
         """Return logits, float32 ``[n, labels]``, of int64 ``[n, tokens]``."""
-        hidden = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-        weights = attention_mask.unsqueeze(-1).to(hidden.dtype)
-        pooled = (hidden * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1.0)
-        return self.head(self.dropout(pooled))
+        return self.head(self.dropout(self.pooled(input_ids, attention_mask)))
 
 
-class Calibrated(torch.nn.Module):  # type: ignore[misc,unused-ignore]
-    """A trained network with temperature and softmax: what is exported."""
+class Exported(torch.nn.Module):  # type: ignore[misc,unused-ignore]
+    """A network with the whole head, softmax and distance: what is exported.
 
-    def __init__(self, network: IntentNetwork, temperature: float) -> None:
-        """Wrap ``network``; its logits are divided by ``temperature``, which is above 0."""
+    The head's numbers are placeholders that :func:`intent.directory.replace_head` replaces. They are odd, so that no
+    optimisation of the graph finds one that does nothing, and leaves it out.
+    """
+
+    def __init__(self, network: IntentNetwork) -> None:
+        """Put placeholders on the encoder of ``network``."""
         super().__init__()
         self.network = network
-        self.temperature = temperature
+        labels, hidden = network.head.weight.shape
+        self.head_weight, self.head_bias = _odd(hidden, labels), _odd(labels)
+        self.far_basis, self.far_centres = _odd(hidden, hidden), _odd(hidden, labels)
+        self.far_offsets, self.far_outside = _odd(labels), _odd(labels)
 
     def forward(self, input_ids: Any, attention_mask: Any) -> Any:
-        """Return probabilities, float32 ``[n, labels]``."""
-        return torch.softmax(self.network(input_ids, attention_mask) / self.temperature, dim=-1)
+        """Return probabilities, float32 ``[n, labels]``, and the vectors that they come from, ``[n, hidden]``."""
+        pooled = self.network.pooled(input_ids, attention_mask)
+        turned = pooled @ self.far_basis
+        nearest = (turned @ self.far_centres + self.far_offsets).amin(dim=-1, keepdim=True)
+        far = (turned * turned).sum(dim=-1, keepdim=True) + nearest
+        return torch.softmax(pooled @ self.head_weight + self.head_bias + far * self.far_outside, dim=-1), pooled
+
+
+def _odd(*shape: int) -> Any:
+    return torch.nn.Parameter(torch.rand(shape) + 0.5)
+
+
+def student_of(network: IntentNetwork, layers: int) -> IntentNetwork:
+    """Return a copy of ``network`` with ``layers`` of its encoder's layers: the last, and evenly those below."""
+    have = len(network.encoder.encoder.layer)
+    student = copy.deepcopy(network)
+    kept = [round((place + 1) * have / layers) - 1 for place in range(layers)]
+    student.encoder.encoder.layer = torch.nn.ModuleList(student.encoder.encoder.layer[place] for place in kept)
+    student.encoder.config.num_hidden_layers = layers
+    return student
 
 
 def load_base(base: Path, labels: int, dropout: float) -> tuple[IntentNetwork, bytes]:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+from intent.examples import Example
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 Rate = Annotated[float, Field(gt=0, le=1)]
@@ -15,16 +19,19 @@ Count = Annotated[int, Field(ge=1)]
 class Recipe(BaseModel):
     """What decides a training run, beside the examples, the base model and the seed.
 
+    ``layers`` of the encoder, all of the base's by default.
     Learning rates are AdamW's. ``warmup`` is the share of all steps over which they rise; then they fall to
     nothing. ``patience``: epochs without a lower validation loss before stopping. ``max_length`` is in
-    tokens. ``max_abstained`` is the trade-off that sets the threshold: the share of in-scope validation texts
-    that may be sent to the fallback for want of confidence. ``bare_share`` of the texts are shown without
-    case and closing punctuation in each epoch, since people type that way.
+    tokens. ``wrong_cost`` is the trade-off that sets the threshold: how many texts may go to the fallback without
+    need to spare one a wrong agent. In each epoch ``bare_share`` of the texts are shown without case and closing
+    punctuation, and ``typo_share`` with a slip of the finger, since people type that way. A smaller network learns
+    from the trained one for ``distil_epochs``; ``label_share`` of its loss is by the labels.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    epochs: Count = 8
+    layers: Count | None = None
+    epochs: Count = 6
     batch: Count = 32
     encoder_rate: Rate = 2e-4
     head_rate: Rate = 2e-3
@@ -35,10 +42,24 @@ class Recipe(BaseModel):
     label_smoothing: Share = 0.05
     dropout: Share = 0.1
     bare_share: Share = 0.3
+    typo_share: Share = 0.15
+    distil_epochs: Count = 8
+    label_share: Share = 0.2
     patience: Count = 3
     validation_share: Annotated[float, Field(gt=0, lt=1)] = 0.15
     max_length: Annotated[int, Field(ge=8, le=512)] = 128
-    max_abstained: Share = 0.02
+    wrong_cost: Annotated[float, Field(ge=1)] = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """What a network learns, and how; ``labels`` are in the order of its outputs."""
+
+    examples: Sequence[Example]
+    validation: Sequence[Example]
+    labels: tuple[str, ...]
+    recipe: Recipe
+    seed: int
 
 
 class TrainingReport(BaseModel):

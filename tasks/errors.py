@@ -42,6 +42,12 @@ class NotReady(SluiceError):
     code = "not_ready"
 
 
+class Overloaded(SluiceError):
+    """There is more work than can be done in the time that was asked for. Trying again later helps."""
+
+    code = "overloaded"
+
+
 class StoreError(SluiceError):
     """A store refused or failed an operation. Trying again may help."""
 

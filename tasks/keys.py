@@ -96,6 +96,11 @@ POOLS: Final = f"{PREFIX}:pools"
 """Hash of what the autoscaler last saw and wanted: pool to JSON."""
 
 
+def canary(family: str, number: int) -> str:
+    """Return the hash that counts what both versions said while promotion ``number`` of ``family`` was a canary."""
+    return f"{PREFIX}:canary:{family}:{number}"
+
+
 # Objects --------------------------------------------------------------------------------------------
 
 
@@ -118,6 +123,26 @@ def session(tenant: str, session_id: str, version: int) -> str:
 def session_prefix(tenant: str, session_id: str) -> str:
     """Return the prefix of all versions of a session. The ``~`` keeps an id of dots from being a path."""
     return f"sessions/{tenant}/{session_id}~/"
+
+
+def model_versions(family: str) -> str:
+    """Return the prefix of all published versions of a family of intent models."""
+    return f"models/{family}/versions/"
+
+
+def model_file(family: str, version: str, name: str) -> str:
+    """Return the key of one file of a published version."""
+    return f"{model_versions(family)}{version}/{name}"
+
+
+def promotions(family: str) -> str:
+    """Return the prefix of the log of a family's promotions."""
+    return f"models/{family}/promotions/"
+
+
+def promotion(family: str, number: int) -> str:
+    """Return the key of entry ``number`` of the log; the first is 1."""
+    return f"{promotions(family)}{number:08d}.json"
 
 
 def segment(stream: str, first_sequence: int, time: datetime) -> str:

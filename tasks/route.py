@@ -15,7 +15,8 @@ from tasks.contracts.row import Stage
 OVERRIDE = "override"
 """The model version that stands in a result whose intent was given by the producer."""
 
-Classify = Callable[[str], Awaitable[IntentInfo]]
+Classify = Callable[[Asked], Awaitable[IntentInfo]]
+"""By the text of a request; its tenant and id say which model reads it."""
 
 
 class Route(Hop):
@@ -33,7 +34,7 @@ class Route(Hop):
         if request.intent:
             intent = IntentInfo(label=request.intent, confidence=1.0, model_version=OVERRIDE)
         else:
-            intent = await self._classify(request.text)
+            intent = await self._classify(request)
         agent_type = self.deps.settings.agent_for(intent.label)
         message = attempt.message.changed(
             intent=intent,

@@ -20,7 +20,6 @@ from tasks.attempt import Deps, Hop
 from tasks.audit.stream import AuditStream
 from tasks.consumer import CANCEL_MARGIN_SECONDS, Consumer
 from tasks.contracts.base import utc_now
-from tasks.contracts.result import IntentInfo
 from tasks.contracts.words import new_id
 from tasks.errors import StoreError
 from tasks.finish import Finisher
@@ -30,6 +29,7 @@ from tasks.settings import Settings
 from tasks.stores.connect import Stores, connect
 
 if TYPE_CHECKING:
+    from intent.live import LiveModels
     from tasks.agents.types import AgentRunner
     from tasks.route import Classify
     from tasks.sweep import Sweeper
@@ -107,7 +107,7 @@ class Worker:
         self._open_stores = open_stores
         self._now = now
         self._passed = passed
-        self._model_version = ""
+        self._models: LiveModels | None = None
         self._served: list[_Served] = []
         self._stack = contextlib.AsyncExitStack()
 
@@ -199,24 +199,18 @@ class Worker:
     async def _route(self, deps: Deps, stack: contextlib.AsyncExitStack) -> Hop:
         from tasks.route import Route
 
-        return Route(deps, self._classify or self._load_classifier(stack))
+        return Route(deps, self._classify or await self._load_classifier(deps, stack))
 
-    def _load_classifier(self, stack: contextlib.AsyncExitStack) -> Classify:
-        from intent.batcher import batch_classifier
-        from intent.classifier import Classifier
+    async def _load_classifier(self, deps: Deps, stack: contextlib.AsyncExitStack) -> Classify:
+        from intent.live import LiveModels
 
-        chosen = self.settings.intent
-        # Loading holds the loop for about a tenth of a second: nothing else runs yet.
-        classifier = Classifier.load(chosen.model_dir, threads=chosen.threads)
-        batcher = batch_classifier(classifier, chosen, threshold=self.settings.routing.threshold)
-        stack.push_async_callback(batcher.close)
-        self._model_version = classifier.version
-
-        async def classify(text: str) -> IntentInfo:
-            found = await batcher.submit(text)
-            return IntentInfo(label=found.label, confidence=found.confidence, model_version=found.model_version)
-
-        return classify
+        stores = self._stores
+        self._models = LiveModels(
+            self.settings, stores.data, stores.board, worker=deps.worker, report=deps.audit.report
+        )
+        stack.push_async_callback(self._models.close)
+        await self._models.start()
+        return self._models.classify
 
     def _work(self, deps: Deps, stack: contextlib.AsyncExitStack) -> Hop:
         from tasks.work import Work
@@ -233,10 +227,13 @@ class Worker:
             "pool": pool,
             "pid": os.getpid(),
             "host": socket.gethostname(),
-            "model_version": self._model_version if pool == keys.INTENT_POOL else "",
+            "model_version": "",
             "running": running,
             "beat": self._now().timestamp(),
         }
+        if self._models and pool == keys.INTENT_POOL:
+            beat |= self._models.facts
+            await self._models.flush()
         await self._stores.board.beat(f"{pool}@{self.process}", beat)
 
     async def _retire(self, pool: str, beating: asyncio.Task[None]) -> None:

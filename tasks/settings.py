@@ -18,6 +18,8 @@ EMBEDDED: Final = "embedded"
 
 Positive = Annotated[float, msgspec.Meta(gt=0)]
 Count = Annotated[int, msgspec.Meta(ge=1)]
+Family = Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9_-]{0,62}\Z")]
+"""The name of a line of versions of an intent model."""
 
 
 class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -89,15 +91,25 @@ _DEFAULT_ROUTES: Final = {
 
 
 class IntentSettings(Section, frozen=True, kw_only=True):
-    """The classifier. ``model_dir`` defaults to the model in the package.
+    """The classifier. ``model_dir``, where it is set, is the model, and nothing else is looked at.
+
+    Else the promoted version of ``family`` serves, and the model in the package until there is one. ``tenants`` gives
+    tenants families of their own. ``cache_dir`` keeps fetched versions; ``cache_mb`` bounds the loaded ones.
 
     ``max_batch`` is texts per inference, ``max_batch_tokens`` the padded length times the count.
+    ``latency_ms`` is the objective from arrival to answer: no batch is held for more beyond it.
     """
 
     model_dir: Path | None = None
+    family: Family = "intent"
+    tenants: dict[str, Family] = msgspec.field(default_factory=dict)
+    refresh_seconds: Positive = 10
+    cache_dir: Path | None = None
+    cache_mb: Positive = 256
     threads: Count = 1
     max_batch: Count = 32
     max_batch_tokens: Count = 4096
+    latency_ms: Positive = 50
 
 
 class PoolSettings(Section, frozen=True, kw_only=True):

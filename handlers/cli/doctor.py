@@ -92,6 +92,25 @@ async def _classifier(settings: Settings) -> Finding:
     return Finding("intent model", "ok", f"{classifier.version}, says {found.label} ({found.confidence:.2f})")
 
 
+async def _promoted(settings: Settings) -> Finding:
+    from intent.promotions import PACKAGED, PromotionLog
+    from intent.versions import VersionStore
+    from tasks.stores.s3 import data_store
+
+    name = "intent versions"
+    if settings.intent.model_dir:
+        return Finding(name, "ok", "not looked at: intent.model_dir is set")
+    store, said = data_store(settings), []
+    for family in dict.fromkeys((settings.intent.family, *settings.intent.tenants.values())):
+        last = await PromotionLog(store, family).latest()
+        for pinned in (last.stable, last.canary) if last else ():
+            if pinned and pinned != PACKAGED:
+                await VersionStore(store, family).manifest(pinned)
+        share = f", {last.canary} {last.share * 100:.4g}%" if last and last.canary else ""
+        said.append(f"{family}: {last.stable}{share}" if last else f"{family}: nothing promoted")
+    return Finding(name, "ok", "; ".join(said))
+
+
 async def _redis(settings: Settings) -> Finding:
     from tasks.errors import Unreachable
     from tasks.stores.connect import connect
@@ -185,6 +204,7 @@ CHECKS: Final[dict[str, Check]] = {
     "intent model": _classifier,
     "redis": _redis,
     "data bucket": _data_bucket,
+    "intent versions": _promoted,
     "audit bucket": _audit_bucket,
     "models": _models,
     "tools": _tools,

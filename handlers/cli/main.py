@@ -25,7 +25,7 @@ COMMANDS: Final = {
     "worker": ("handlers.cli.worker:worker", "Run one worker process of a pool."),
     "autoscale": ("handlers.cli.worker:autoscale", "Run the local autoscaler."),
     "sweep": ("handlers.cli.worker:sweep", "Put back what fell between two steps; end what is overdue."),
-    "intent": ("handlers.cli.intent:intent", "Classify texts; evaluate and train classifiers."),
+    "intent": ("handlers.cli.intent:intent", "Classify texts; evaluate, train, publish and promote classifiers."),
     "audit": ("handlers.cli.audit:audit", "Read and verify the audit trail."),
     "doctor": ("handlers.cli.doctor:doctor", "Check the environment and say what is missing."),
 }

@@ -39,6 +39,11 @@ def status(ctx: click.Context, *, as_json: bool) -> None:
     click.echo(f"register: {register['leased']} running, {register['delayed']} waiting for their time")
     click.echo(f"dead letters: {seen['dead_letters']}, quarantined: {seen['quarantine']}")
     click.echo(f"intent model: {seen['model_version']}")
+    for worker in seen["workers"]:
+        for family, found in worker.get("canaries", {}).items():
+            click.echo(f"  {worker['name']}: canary of {family}: {found['version']} with {found['share'] * 100:.4g}%")
+        for family, reason in worker.get("refused", {}).items():
+            click.echo(f"warning: {worker['name']} refused a version of {family}: {reason}", err=True)
     click.echo(
         f"buckets: {seen['buckets']['data']}, {seen['buckets']['audit']} at {seen['buckets']['endpoint'] or 'AWS'}"
     )
@@ -82,7 +87,7 @@ async def look(settings: Settings) -> dict[str, Any]:
         "register": register,
         "dead_letters": dead,
         "quarantine": quarantined,
-        "model_version": model_version(settings),
+        "model_version": await next_version(settings),
         "buckets": {
             "data": settings.data_bucket,
             "audit": settings.audit_bucket,
@@ -100,8 +105,23 @@ def _megabytes(size: int) -> float:
     return round(size / 2**20, 1)
 
 
+async def next_version(settings: Settings) -> str:
+    """Return the version of the classifier that a worker would serve with, if it started now."""
+    from intent.promotions import PACKAGED, PromotionLog
+    from tasks.stores.s3 import data_store
+
+    if settings.intent.model_dir is None:
+        try:
+            last = await PromotionLog(data_store(settings), settings.intent.family).latest()
+        except SluiceError as error:
+            return f"unknown: {error}"
+        if last and last.stable != PACKAGED:
+            return last.stable.version
+    return model_version(settings)
+
+
 def model_version(settings: Settings) -> str:
-    """Return the version of the classifier that a worker would load now, without loading it."""
+    """Return the version of the configured or packaged classifier, without loading it."""
     from intent.manifest import check_model, default_dir
 
     try:

@@ -36,6 +36,10 @@ class Action(StrEnum):
     ATTEMPT_DISCARDED = "attempt.discarded"
     ESCALATION_OPENED = "escalation.opened"
     MESSAGE_QUARANTINED = "message.quarantined"
+    MODEL_PUBLISHED = "model.published"
+    MODEL_PROMOTED = "model.promoted"
+    MODEL_ROLLED_BACK = "model.rolled_back"
+    MODEL_REFUSED = "model.refused"
 
 
 class Decision(StrEnum):

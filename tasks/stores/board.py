@@ -44,6 +44,19 @@ class Board:
         """Return what the autoscaler said last."""
         return await self._read(keys.POOLS)
 
+    async def add(self, key: str, counts: Mapping[str, int], *, keep_seconds: int) -> None:
+        """Add ``counts`` to the hash ``key``, which is forgotten after ``keep_seconds`` without additions.
+
+        What was sent twice, because its answer was lost, is counted twice: these are figures for people.
+        """
+        added = [("HINCRBY", key, field, count) for field, count in counts.items()]
+        await self._link.calls([*added, ("EXPIRE", key, keep_seconds)])
+
+    async def totals(self, key: str) -> dict[str, int]:
+        """Return what was added to the hash ``key``."""
+        raw = await self._link.call("HGETALL", key)
+        return {name.decode(): int(count) for name, count in raw.items()}
+
     async def _read(self, key: str) -> dict[str, dict[str, Any]]:
         raw = await self._link.call("HGETALL", key)
         return {name.decode(): orjson.loads(facts) for name, facts in raw.items()}

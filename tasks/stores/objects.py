@@ -17,6 +17,9 @@ class ObjectStore(Protocol):
     async def get(self, key: str) -> bytes:
         """Return the bytes at ``key``; raises :class:`NotFound`."""
 
+    def read(self, key: str) -> AsyncIterator[bytes]:
+        """Yield the bytes at ``key`` in pieces, for what is large; raises :class:`NotFound`."""
+
     async def exists(self, key: str) -> bool:
         """Tell whether ``key`` exists."""
 
@@ -42,6 +45,10 @@ class MemoryObjectStore:
             return self.objects[key]
         except KeyError:
             raise NotFound(key) from None
+
+    async def read(self, key: str) -> AsyncIterator[bytes]:
+        """See :class:`ObjectStore`."""
+        yield await self.get(key)
 
     async def exists(self, key: str) -> bool:
         """See :class:`ObjectStore`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, NotFoundError
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from obstore.store import S3Config
 
     from tasks.settings import Settings
+
+_PIECE_BYTES: Final = 1 << 20
+"""Copying more at once would hold up the event loop."""
 
 
 class S3ObjectStore:
@@ -56,6 +59,17 @@ class S3ObjectStore:
             raise NotFound(key) from error
         except (BaseError, ValueError) as error:
             raise self._failed("get", key, error) from error
+
+    async def read(self, key: str) -> AsyncIterator[bytes]:
+        """See :class:`tasks.stores.objects.ObjectStore`."""
+        try:
+            answer = await obstore.get_async(self._store, key)
+            async for piece in answer.stream(min_chunk_size=_PIECE_BYTES):
+                yield bytes(piece)
+        except (FileNotFoundError, NotFoundError) as error:
+            raise NotFound(key) from error
+        except (BaseError, ValueError) as error:
+            raise self._failed("read", key, error) from error
 
     async def exists(self, key: str) -> bool:
         """See :class:`tasks.stores.objects.ObjectStore`."""

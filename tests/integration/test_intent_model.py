@@ -8,8 +8,9 @@ import numpy as np
 import orjson
 import pytest
 
-from intent.batcher import batch_classifier
+from intent.batching import batch_classifier
 from intent.classifier import Classifier
+from intent.encoding import Encoders
 from intent.evaluate import evaluate
 from intent.examples import digest, read_examples
 from intent.manifest import MANIFEST_FILE, MODEL_FILE, TOKENIZER_FILE, content_digest, default_dir
@@ -99,8 +100,8 @@ def test_text_that_is_not_unicode_is_refused(classifier) -> None:
 def test_the_holdout_is_answered_well(classifier) -> None:
     holdout = read_examples(DATA / "holdout.jsonl")
     result = evaluate(classifier, holdout)
-    assert result.accuracy >= 0.88
-    assert result.macro_f1 >= 0.88
+    assert result.accuracy >= 0.90
+    assert result.macro_f1 >= 0.90
     assert result.calibration_error <= 0.08
     assert min(score.recall for score in result.per_intent.values()) >= 0.75
     # The numbers in the manifest are of this very file, and differ between processors by rounding only.
@@ -136,6 +137,13 @@ def test_the_directory_holds_these_files_only() -> None:
     assert {path.name for path in default_dir().iterdir()} == {MODEL_FILE, TOKENIZER_FILE, MANIFEST_FILE}
 
 
+def test_models_with_the_same_tokeniser_share_it() -> None:
+    encoders = Encoders()
+    one, two = (Classifier.load(encoders=encoders, gentle=gentle) for gentle in (False, True))
+    assert one._encoder is two._encoder
+    assert one.classify(list(TEXTS)) == two.classify(list(TEXTS))
+
+
 @pytest.mark.parametrize("name", [MODEL_FILE, TOKENIZER_FILE])
 def test_a_changed_file_is_refused(copy, name) -> None:
     data = bytearray((copy / name).read_bytes())
@@ -157,7 +165,7 @@ def test_a_missing_file_is_named(copy, name) -> None:
     [
         ({"threshold": 0.01}, "does not match its content"),
         ({"labels": ["plan_task", "plan_task"]}, "not unique"),
-        ({"labels": ["plan_task", "sing"]}, "labels.1"),
+        ({"labels": ["plan_task", "Sing"]}, "labels.1"),
         ({"files": {}}, "files must name"),
         ({"max_length": 0}, "max_length"),
     ],

@@ -85,6 +85,40 @@ def test_the_report_is_json_and_matches_the_manifest(trained) -> None:
     assert manifest["recipe"]["seed"] == 0
 
 
+def test_a_new_label_needs_only_a_new_head(trained, tmp_path) -> None:
+    out, _ = trained
+    new = [Example(f"book_flight the {a} {b}", "book_flight") for a in NOUNS for b in NOUNS[:4]]
+    report = train([*EXAMPLES, *new], tmp_path / "wider", head_of=out, recipe=RECIPE)
+    wider = Classifier.load(tmp_path / "wider")
+    assert wider.labels == (*Intent, "book_flight")
+    assert (report.epochs, report.base) == (0, Classifier.load(out).manifest.base)
+    assert wider.classify(["call_api the server meeting"])[0].label == "call_api"
+
+
+def test_a_smaller_one_learns_from_the_kept_one(base, tmp_path) -> None:
+    kept = tmp_path / "kept.pt"
+    whole = train(EXAMPLES, tmp_path / "whole", base=base, recipe=RECIPE, weights=kept)
+    written = kept.stat().st_mtime_ns
+    small = train(EXAMPLES, tmp_path / "small", base=base, recipe=RECIPE, weights=kept, layers=1, holdout=HOLDOUT)
+    assert kept.stat().st_mtime_ns == written
+    assert small.bytes < whole.bytes
+    assert small.holdout is not None
+    assert small.holdout["accuracy"] > 0.8
+    train(EXAMPLES, tmp_path / "other", base=base, recipe=RECIPE, weights=kept, seed=1, epochs=1)
+    assert kept.stat().st_mtime_ns != written
+
+
+def test_more_layers_than_the_base_has_are_refused(base, tmp_path) -> None:
+    with pytest.raises(TrainingError, match="layers: the base has 2, asked for are 3"):
+        train(EXAMPLES, tmp_path / "model", base=base, recipe=RECIPE, layers=3)
+
+
+def test_outliers_are_out_of_scope_unless_they_resemble_an_example(base, tmp_path) -> None:
+    strange = ["[UNK]" * 3, *(f"my my my {noun}" for noun in NOUNS)]
+    report = train(EXAMPLES, tmp_path / "model", base=base, recipe=RECIPE, epochs=1, outliers=strange)
+    assert report.epochs == 1
+
+
 def test_an_existing_directory_is_kept_unless_told(trained, base) -> None:
     out, report = trained
     with pytest.raises(InvalidInput, match="exists already"):

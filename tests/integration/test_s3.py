@@ -41,6 +41,14 @@ async def test_what_is_created_is_read_back(store: ObjectStore, tenant: str) -> 
     assert await store.exists(key)
 
 
+async def test_what_is_large_is_read_in_pieces(store: ObjectStore, tenant: str) -> None:
+    data = random.Random(7).randbytes(5 << 20)
+    await store.create(f"results/{tenant}/large", data)
+    assert b"".join([piece async for piece in store.read(f"results/{tenant}/large")]) == data
+    with pytest.raises(NotFound):
+        [piece async for piece in store.read(f"results/{tenant}/none")]
+
+
 async def test_an_object_is_created_once(store: ObjectStore, tenant: str) -> None:
     await store.create(f"results/{tenant}/a", b"first")
     for data in (b"second", b"first"):

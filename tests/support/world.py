@@ -18,6 +18,7 @@ from tasks.agents.types import AgentRunner
 from tasks.attempt import Deps, Disposition, Hop
 from tasks.audit import verify
 from tasks.audit.stream import AuditStream
+from tasks.contracts.asked import Asked
 from tasks.contracts.audit import AuditRecord
 from tasks.contracts.request import Request
 from tasks.contracts.result import IntentInfo, Result
@@ -93,7 +94,7 @@ class Steps:
             raise Died(step)
 
 
-async def classify(_text: str) -> IntentInfo:
+async def classify(_asked: Asked) -> IntentInfo:
     """Take everything for a question."""
     return build.intent()
 

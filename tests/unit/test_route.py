@@ -8,6 +8,7 @@ import pytest
 
 from tasks import keys
 from tasks.attempt import Disposition
+from tasks.contracts.asked import Asked
 from tasks.contracts.base import parse_versioned
 from tasks.contracts.message import Body, Message
 from tasks.contracts.result import IntentInfo, Status
@@ -28,20 +29,20 @@ def quarantined(world: World) -> list[dict[str, Any]]:
     return [orjson.loads(parcel.message) for parcel in world.broker.queues[keys.QUARANTINE]]
 
 
-async def never(text: str) -> IntentInfo:
-    raise AssertionError(f"classified: {text}")
+async def never(asked: Asked) -> IntentInfo:
+    raise AssertionError(f"classified: {asked.text}")
 
 
 async def test_a_request_goes_to_the_pool_of_its_intent(world: World) -> None:
     asked = await world.accept("hello")
-    texts: list[str] = []
+    read: list[tuple[str, str, str]] = []
 
-    async def reads(text: str) -> IntentInfo:
-        texts.append(text)
+    async def reads(asked: Asked) -> IntentInfo:
+        read.append((asked.tenant, asked.id, asked.text))
         return build.intent("query_data")
 
     assert await world.deliver(world.route(reads), REQUESTS) is Disposition.ACK
-    assert texts == ["hello"]
+    assert read == [("default", asked.id, "hello")]
     message = parse_versioned(Message, world.broker.take("agents.executor").message)
     assert (message.agent_type, message.intent, message.routed_at) == (
         "executor",
@@ -59,7 +60,7 @@ async def test_a_request_goes_to_the_pool_of_its_intent(world: World) -> None:
 async def test_what_is_out_of_scope_goes_to_the_fallback(world: World) -> None:
     await world.accept()
 
-    async def reads(_: str) -> IntentInfo:
+    async def reads(_: Asked) -> IntentInfo:
         return build.intent("out_of_scope")
 
     await world.deliver(world.route(reads), REQUESTS)
@@ -83,7 +84,7 @@ async def test_a_high_priority_stays_high(world: World) -> None:
 async def test_a_classifier_that_fails_is_tried_again_later_and_later(world: World) -> None:
     asked = await world.accept()
 
-    async def fails(_: str) -> IntentInfo:
+    async def fails(_: Asked) -> IntentInfo:
         raise ModelError("no model")
 
     pauses = []
@@ -135,9 +136,9 @@ async def test_a_copy_that_arrives_during_an_attempt_is_held_off(world: World) -
     [parcel] = world.broker.queues[REQUESTS]
     inside: list[Disposition] = []
 
-    async def reads(text: str) -> IntentInfo:
+    async def reads(asked: Asked) -> IntentInfo:
         inside.append(await world.route(never).handle(orjson.loads(parcel.message), "other"))
-        return await classify(text)
+        return await classify(asked)
 
     await world.deliver(world.route(reads), REQUESTS)
     assert inside == [Disposition.ACK]
@@ -235,7 +236,7 @@ async def test_an_attempt_that_is_stopped_gives_its_request_back_at_once_and_unc
     asked = await world.accept()
     reading = asyncio.Event()
 
-    async def stalls(_: str) -> IntentInfo:
+    async def stalls(_: Asked) -> IntentInfo:
         reading.set()
         await asyncio.Event().wait()
         raise AssertionError
@@ -284,10 +285,10 @@ async def test_an_attempt_that_lost_its_lease_leaves_without_a_trace(world: Worl
     asked = await world.accept()
     ref = f"default/{asked.id}"
 
-    async def overtaken(text: str) -> IntentInfo:
+    async def overtaken(asked: Asked) -> IntentInfo:
         world.clock.advance(60)
         assert await world.register.seize(ref, "another", now=world.clock.seconds, lease=99)
-        return await classify(text)
+        return await classify(asked)
 
     assert await world.deliver(world.route(overtaken), REQUESTS) is Disposition.ACK
     row = await world.register.get(ref)

@@ -20,7 +20,7 @@ STACKS: dict[Stack, float] = {
     ("main", RUNNER): 1.0,
     ("main", RUNNER, "tasks.attempt:Hop.handle"): 2.0,
     ("main", RUNNER, "tasks.attempt:Hop.handle", "tasks.contracts.base:parse_versioned"): 3.0,
-    ("sluice-batch", "intent.batcher:<lambda> & co"): 4.0,
+    ("sluice-batch", "intent.batching:<lambda> & co"): 4.0,
 }
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -40,7 +40,7 @@ SVG = "{http://www.w3.org/2000/svg}"
         (("handlers.producer:to_request", "tasks.contracts.strict:parse_strict"), "door and client"),
         (("tasks.agents.team:TeamRunner.run", "pydantic.main:BaseModel.__init__"), "agent"),
         (("autogen_core._cancellation_token:CancellationToken.__init__", "re:compile"), "agent"),
-        (("intent.batcher:Batcher.submit",), "classifier"),
+        (("intent.batching:Batcher.submit",), "classifier"),
         (("intentional:f",), "event loop"),
     ],
 )
@@ -82,7 +82,7 @@ def test_a_flame_graph_is_well_formed_and_its_widths_add_up() -> None:
     assert drawn["main"][2] == pytest.approx(0.6 * WIDTH)
     assert drawn["main"][2] == drawn[RUNNER][2]
     assert drawn["tasks.attempt:Hop.handle"][2] == pytest.approx(0.5 * WIDTH)
-    assert drawn["intent.batcher:<lambda> & co"][2] == drawn["sluice-batch"][2]
+    assert drawn["intent.batching:<lambda> & co"][2] == drawn["sluice-batch"][2]
 
 
 def test_no_box_of_a_flame_graph_hides_another() -> None:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from intent.calibrate import choose_threshold, fit_temperature, log_loss, softmax
+from intent.calibrate import choose_threshold, log_loss, lowest, softmax
 
 
 def test_softmax_sums_to_one_and_survives_large_scores() -> None:
@@ -14,30 +14,45 @@ def test_softmax_sums_to_one_and_survives_large_scores() -> None:
 
 
 @pytest.mark.parametrize("factor", [0.25, 1.0, 4.0])
-def test_the_temperature_undoes_a_factor(factor) -> None:
+def test_the_lowest_loss_is_at_the_temperature_that_undoes_a_factor(factor) -> None:
     random = np.random.default_rng(0)
     logits = random.normal(size=(4000, 4)) * 2
     truth = np.array([random.choice(4, p=row) for row in softmax(logits)])
-    assert fit_temperature(logits * factor, truth) == pytest.approx(factor, rel=0.1)
+    fitted = lowest(lambda t: log_loss(softmax(logits * factor, t), truth), 0.05, 20, logarithmic=True)
+    assert fitted == pytest.approx(factor, rel=0.1)
 
 
-@given(st.integers(0, 1000))
-def test_the_fitted_temperature_is_no_worse_than_none(seed) -> None:
+@given(st.floats(-40, 40))
+def test_the_lowest_point_of_a_valley_is_found(place) -> None:
+    assert lowest(lambda x: abs(x - place), -50, 50) == pytest.approx(place, abs=1e-4)
+
+
+PROBABILITIES = np.array([[0.9, 0.1, 0.0], [0.6, 0.4, 0.0], [0.55, 0.45, 0.0], [0.2, 0.1, 0.7]])
+
+
+@pytest.mark.parametrize(
+    ("truth", "cost", "threshold"),
+    [
+        ([0, 0, 0, 2], 2.0, 0.0),  # all are right: nothing to spare
+        ([0, 0, 1, 2], 2.0, 0.56),  # one is wrong, and the least sure
+        ([0, 1, 0, 2], 1.5, 0.0),  # to spare the wrong one would cost a right one more than it is worth
+        ([0, 1, 0, 2], 3.0, 0.61),
+        ([0, 2, 2, 2], 1.0, 0.61),  # out of scope, and not recognised by the label alone
+    ],
+)
+def test_the_threshold_weighs_wrong_answers_against_missing_ones(truth, cost, threshold) -> None:
+    assert choose_threshold(PROBABILITIES, np.array(truth), 2, cost) == threshold
+
+
+@given(st.integers(0, 1000), st.floats(1, 10))
+def test_no_threshold_in_hundredths_costs_less(seed, cost) -> None:
     random = np.random.default_rng(seed)
-    logits, truth = random.normal(size=(30, 3)) * 5, random.integers(0, 3, 30)
-    fitted = fit_temperature(logits, truth)
-    assert log_loss(softmax(logits, fitted), truth) <= log_loss(softmax(logits), truth) + 1e-9
+    probabilities, truth = softmax(random.normal(size=(20, 3)) * 3), random.integers(0, 3, 20)
 
+    def total(threshold) -> float:
+        best = probabilities.argmax(axis=1)
+        said = np.where(probabilities.max(axis=1) >= threshold, best, 2)
+        return (np.where(said == truth, 0, np.where(said == 2, 1, cost))).sum()
 
-@given(st.lists(st.tuples(st.floats(0.125, 1), st.booleans()), min_size=1), st.floats(0, 0.5))
-def test_the_threshold_abstains_from_at_most_so_many(rows, share) -> None:
-    confidences, in_scope = np.array([c for c, _ in rows]), np.array([s for _, s in rows])
-    threshold = choose_threshold(confidences, in_scope, share)
-    assert 0 <= threshold <= 1
-    assert (confidences[in_scope] < threshold).sum() <= share * in_scope.sum()
-
-
-def test_the_threshold_ignores_what_is_out_of_scope() -> None:
-    confidences = np.array([0.3, 0.9, 0.95, 0.99])
-    assert choose_threshold(confidences, np.array([False, True, True, True]), 0.0) == 0.9
-    assert choose_threshold(confidences, np.array([False] * 4), 0.0) == 0.0
+    chosen = choose_threshold(probabilities, truth, 2, cost)
+    assert total(chosen) <= min(total(step / 100) for step in range(100)) + 1e-9
