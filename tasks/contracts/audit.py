@@ -36,6 +36,14 @@ class Action(StrEnum):
     ATTEMPT_DISCARDED = "attempt.discarded"
     ESCALATION_OPENED = "escalation.opened"
     MESSAGE_QUARANTINED = "message.quarantined"
+    MESSAGE_REPLAYED = "message.replayed"
+    GRANT_FORGED = "grant.forged"
+    PERMISSION_VIOLATION = "permission.violation"
+    STREAM_CLOSED = "stream.closed"
+    AUDIT_GAP = "audit.gap"
+    MODEL_REFUSED = "model.refused"
+    ALERT_RAISED = "alert.raised"
+    QUOTA_EXCEEDED = "quota.exceeded"
 
 
 class Decision(StrEnum):
