@@ -58,11 +58,12 @@ def main(pool: str) -> None:
 
     from handlers.cli.main import OBJECTS_BETWEEN_COLLECTIONS
     from tasks import logs
+    from tasks.access.redact import Redactor
     from tasks.settings_load import load
 
     gc.set_threshold(OBJECTS_BETWEEN_COLLECTIONS)
     settings = load()
-    logs.configure(settings.log_level, settings.auditing.sensitive_fields)
+    logs.configure(settings.log_level, Redactor.of(settings.auditing))
     mark("settings, logs")
     take("runtime, store clients", "tasks.runtime")
     if pool == "intent":

@@ -18,6 +18,7 @@ import work
 from system import System
 
 from handlers.producer import Producer
+from scaling import keyfiles
 from scaling.stack import redis_server
 from tasks.settings import Settings
 
@@ -52,8 +53,10 @@ class Sluice(System):  # type: ignore[misc]  # the harness is not typed
         self.redis = infra.spawn([redis_server(), *where, *durable], "sluice-redis.log")
         infra.wait_port(infra.REDIS_PORT)
         keys = {"AWS_ACCESS_KEY_ID": "peer", "AWS_SECRET_ACCESS_KEY": "peerpeer"}
+        signing = keyfiles.ensure(infra.DATA / "sluice-home" / "keys")
         self.variables = {
             **keys,
+            **keyfiles.environment(signing),
             "SLUICE_REDIS_URL": infra.REDIS_URL,
             "SLUICE_S3_ENDPOINT": os.environ["PEERS_S3"],
             "SLUICE_DATA_BUCKET": work.BUCKET,
@@ -67,9 +70,10 @@ class Sluice(System):  # type: ignore[misc]  # the harness is not typed
             s3_endpoint=os.environ["PEERS_S3"],
             data_bucket=work.BUCKET,
             audit_bucket=AUDIT_BUCKET,
+            signing=signing,
         )
         _make_audit_bucket(work.s3_client())
-        self.producer = Producer(settings, principal="peers")
+        self.producer = Producer(settings)
         self.producer.__enter__()
 
     def start(self) -> None:

@@ -51,7 +51,7 @@ async def measure(stack: Stack, requests: int) -> tuple[list[Result], float, dic
             await asyncio.sleep(0.5)
 
     watching = asyncio.create_task(watch())
-    async with AsyncProducer(stack.settings, principal="bench") as producer:
+    async with AsyncProducer(stack.settings) as producer:
         begun = time.perf_counter()
         ids = await producer.submit_many(TEXTS[n % len(TEXTS)].format(n) for n in range(requests))
         results = [result async for result in producer.results(ids)]

@@ -24,6 +24,7 @@ from benchmarks.flame import Sampler, task_of_turns
 from handlers.cli.main import OBJECTS_BETWEEN_COLLECTIONS
 from handlers.producer import AsyncProducer
 from tasks import logs
+from tasks.access.redact import Redactor
 from tasks.agents.fake import FakeRunner
 from tasks.runtime import Worker
 from tasks.settings import PoolSettings, ScalingSettings, Settings
@@ -131,7 +132,7 @@ def _stores_without(off: str) -> Callable[[Settings], Stores]:
 async def submit(task: Task) -> None:
     """Warm the worker up, then submit and wait for the results; measure that."""
     settings = load()
-    async with AsyncProducer(settings, principal="bench") as producer, connect(settings) as stores:
+    async with AsyncProducer(settings) as producer, connect(settings) as stores:
 
         async def ask(count: int) -> Counter[str]:
             items = [_item(number, named=task.off == "classifier") for number in range(count)]
@@ -167,7 +168,7 @@ def be(task: Task) -> None:
     """Be the process of ``task``."""
     gc.set_threshold(OBJECTS_BETWEEN_COLLECTIONS)
     settings = load()
-    logs.configure(settings.log_level, settings.auditing.sensitive_fields)
+    logs.configure(settings.log_level, Redactor.of(settings.auditing))
     uvloop.run(measured({"worker": work, "submitter": submit}[task.role](task), profile=task.profile))
     os._exit(0)  # as the command line ends
 

@@ -10,14 +10,15 @@ from enum import StrEnum
 from typing import Final
 
 from tasks import keys
-from tasks.access.gate import Gate
+from tasks.access.gate import Caller, Gate
+from tasks.access.quotas import day_of, exceeded, limits
 from tasks.audit.stream import AuditStream
-from tasks.contracts.audit import Action, Event
+from tasks.contracts.audit import Action, Decision, Event
 from tasks.contracts.message import Message
 from tasks.contracts.request import Request
 from tasks.contracts.row import Row, Stage
 from tasks.contracts.words import Intent
-from tasks.errors import Conflict, InvalidInput
+from tasks.errors import Conflict, Denied, InvalidInput, QuotaExceeded
 from tasks.settings import Settings
 from tasks.stores.bodies import BodyStore
 from tasks.stores.register import Opened, Register
@@ -26,6 +27,9 @@ from tasks.stores.results import ResultStore
 
 _AUDIT_SECONDS: Final = 30.0
 """How long a caller waits for the audit. After that the sweeper brings the request onto its queue."""
+
+
+_OVER: Final = frozenset({Opened.FULL, Opened.SPENT})
 
 
 class Acceptance(StrEnum):
@@ -42,6 +46,11 @@ class Accepted:
     id: str
     tenant: str
     acceptance: Acceptance
+
+
+Refusal = Conflict | Denied | QuotaExceeded
+"""Why a valid request was not accepted. It holds up no other."""
+Outcome = Accepted | Refusal
 
 
 class Door:
@@ -70,40 +79,77 @@ class Door:
         self._results = results
         self._now = now
 
-    async def accept(self, requests: Sequence[Request], *, principal: str) -> list[Accepted | Conflict]:
-        """Accept ``requests`` for ``principal``; one outcome for each, in order. A conflict holds up no other.
+    async def accept(self, requests: Sequence[Request], *, caller: Caller) -> list[Outcome]:
+        """Accept ``requests`` for ``caller``; one outcome for each, in order. A refusal holds up no other.
 
         When this returns, what is :class:`Accepted` is durable, recorded and on its queue.
         """
-        outcomes, admitted = await self.admit(requests, principal=principal)
+        outcomes, admitted = await self.admit(requests, caller=caller)
         if admitted:
-            await self.announce(admitted, principal=principal)
+            await self.announce(admitted, caller=caller)
         return outcomes
 
-    async def admit(
-        self, requests: Sequence[Request], *, principal: str
-    ) -> tuple[list[Accepted | Conflict], list[Row]]:
+    async def admit(self, requests: Sequence[Request], *, caller: Caller) -> tuple[list[Outcome], list[Row]]:
         """Write ``requests`` into the register; return the outcomes, and the rows to :meth:`announce`.
 
-        Raises :class:`InvalidInput` for the first one whose intent has no route; then none is accepted.
+        Raises :class:`InvalidInput` for the first one whose intent has no route; then none is accepted. What the caller
+        may not ask for is :class:`Denied`, and so recorded, before anything else is looked at.
 
         When this returns, what is :class:`Accepted` is durable: if nobody announces it, the sweeper does. If the
         process dies earlier, a request is either not in the register, or the sweeper brings it onto its queue.
         """
         for request in requests:
             self._check_intent(request)
+        outcomes: list[Outcome | None] = [*await self._denials(requests, caller)]
+        welcome = [place for place, denied in enumerate(outcomes) if denied is None]
         # Before anything is written: what is open may be begun at any time.
-        outcomes: list[Accepted | Conflict | None] = [*await self._pasts(requests)]
-        fresh = [place for place, past in enumerate(outcomes) if past is None]
-        rows = [await self._row(requests[place], principal) for place in fresh]
+        for place, past in zip(welcome, await self._pasts([requests[place] for place in welcome]), strict=True):
+            outcomes[place] = past
+        fresh = [place for place, outcome in enumerate(outcomes) if outcome is None]
+        rows = [await self._row(requests[place], caller) for place in fresh]
         due = self._now().timestamp() + self._settings.leases.unpublished_seconds
-        opened = await self._register.open(rows, due=due) if rows else []
+        opened = await self._open(rows, due) if rows else []
         created = []
         for place, row, state in zip(fresh, rows, opened, strict=True):
-            outcomes[place] = _outcome(row, state)
-            if state is Opened.CREATED:
-                created.append(row)
+            outcomes[place] = self._outcome(row, state)
+            if state in {Opened.CREATED, Opened.THROTTLED}:
+                created.append(row.changed(throttled=state is Opened.THROTTLED))
+        await self._record_overruns([row for row, state in zip(rows, opened, strict=True) if state in _OVER], caller)
         return [outcome for outcome in outcomes if outcome is not None], created
+
+    async def _open(self, rows: Sequence[Row], due: float) -> list[Opened]:
+        """Open ``rows`` within the quotas of their tenants."""
+        quotas = self._settings.quotas
+        chosen = [limits(quotas, row.tenant) for row in rows]
+        return await self._register.open(rows, due=due, limits=chosen, day=day_of(self._now()))
+
+    def _outcome(self, row: Row, opened: Opened) -> Outcome:
+        if opened is Opened.CONFLICT:
+            return _conflict(row.id)
+        if opened in _OVER:
+            return exceeded(self._settings.quotas, row.tenant, opened, self._now())
+        is_new = opened in {Opened.CREATED, Opened.THROTTLED}
+        return Accepted(row.id, row.tenant, Acceptance.NEW if is_new else Acceptance.SAME)
+
+    async def _record_overruns(self, refused: Sequence[Row], caller: Caller) -> None:
+        """Record what was refused for a quota: once for each tenant of a batch, or a flood would fill the audit too."""
+        by_tenant: dict[str, list[Row]] = {}
+        for row in refused:
+            by_tenant.setdefault(row.tenant, []).append(row)
+        events = [
+            Event(
+                action=Action.QUOTA_EXCEEDED,
+                actor=caller.subject,
+                tenant=tenant,
+                request_id=rows[0].id,
+                resource=rows[0].queue,
+                decision=Decision.DENY,
+                details={"door": self._name, "refused": len(rows)},
+            )
+            for tenant, rows in by_tenant.items()
+        ]
+        if events:
+            await self._audit.commit(events, timeout=_AUDIT_SECONDS)
 
     def _check_intent(self, request: Request) -> None:
         known = self._settings.routing.intents
@@ -113,10 +159,29 @@ class Door:
                 f"name one of {', '.join(known)}, or add routing.intents.{request.intent}"
             )
 
-    async def announce(self, rows: Sequence[Row], *, principal: str) -> None:
+    async def announce(self, rows: Sequence[Row], *, caller: Caller) -> None:
         """Record admitted rows in the audit, then publish them."""
-        await self._audit.commit([self._event(row, principal) for row in rows], timeout=_AUDIT_SECONDS)
+        await self._audit.commit([self._event(row, caller) for row in rows], timeout=_AUDIT_SECONDS)
         await self._relay.publish(rows, now=self._now().timestamp())
+
+    async def _denials(self, requests: Sequence[Request], caller: Caller) -> list[Denied | None]:
+        """Tell for each request why ``caller`` may not ask for it, once that is durable in the audit."""
+        denials = [self._denial(request, caller) for request in requests]
+        refused = [
+            self._rejection(request, caller, denied)
+            for request, denied in zip(requests, denials, strict=True)
+            if denied is not None
+        ]
+        if refused:
+            await self._audit.commit(refused, timeout=_AUDIT_SECONDS)
+        return denials
+
+    def _denial(self, request: Request, caller: Caller) -> Denied | None:
+        try:
+            self._gate.admit(request, caller)
+        except Denied as denied:
+            return denied
+        return None
 
     async def _pasts(self, requests: Sequence[Request]) -> list[Accepted | Conflict | None]:
         named = [request for request in requests if "id" in request.model_fields_set]
@@ -132,14 +197,14 @@ class Door:
             return Accepted(request.id, request.tenant, Acceptance.SAME)
         return _conflict(request.id)
 
-    async def _row(self, request: Request, principal: str) -> Row:
+    async def _row(self, request: Request, caller: Caller) -> Row:
         digest = request.digest()
         now = self._now()
         message = Message(
             id=request.id,
             tenant=request.tenant,
             digest=digest,
-            grant=self._gate.mint(request, principal),
+            grant=self._gate.mint(request, caller),
             body=await self._bodies.pack(request, digest),
             priority=request.priority,
             session_id=request.session_id,
@@ -159,21 +224,27 @@ class Door:
             session=request.session_id or "",
         )
 
-    def _event(self, row: Row, principal: str) -> Event:
+    def _rejection(self, request: Request, caller: Caller, denied: Denied) -> Event:
+        return Event(
+            action=Action.REQUEST_REJECTED,
+            actor=caller.subject,
+            tenant=request.tenant,
+            request_id=request.id,
+            resource=keys.queue(keys.INTENT_POOL, request.priority),
+            decision=Decision.DENY,
+            reason=str(denied),
+            details={"digest": request.digest(), "door": self._name, "code": denied.code},
+        )
+
+    def _event(self, row: Row, caller: Caller) -> Event:
         return Event(
             action=Action.REQUEST_ACCEPTED,
-            actor=principal,
+            actor=caller.subject,
             tenant=row.tenant,
             request_id=row.id,
             resource=row.queue,
             details={"digest": row.digest, "door": self._name},
         )
-
-
-def _outcome(row: Row, opened: Opened) -> Accepted | Conflict:
-    if opened is Opened.CONFLICT:
-        return _conflict(row.id)
-    return Accepted(row.id, row.tenant, Acceptance.NEW if opened is Opened.CREATED else Acceptance.SAME)
 
 
 def _conflict(request_id: str) -> Conflict:

@@ -13,18 +13,19 @@ from contextlib import AsyncExitStack
 from itertools import islice
 from typing import Any, Final, Self, TypeVar
 
-from handlers.door import Accepted, Door
+from handlers.door import Door, Outcome, Refusal
 from tasks import keys
-from tasks.access.gate import OpenGate
+from tasks.access.gate import open_gate
 from tasks.access.redact import Redactor
-from tasks.audit.stream import AuditStream
+from tasks.access.signing import audit_purpose
+from tasks.access.sources import load_keys
+from tasks.audit.opening import open_stream
 from tasks.contracts.base import utc_now
 from tasks.contracts.request import Request
 from tasks.contracts.result import Result
 from tasks.contracts.row import Row
 from tasks.contracts.strict import parse_strict
-from tasks.contracts.words import new_id
-from tasks.errors import Conflict, InvalidInput, NotFound, ResultTimeout, StoreError
+from tasks.errors import InvalidInput, NotFound, ResultTimeout, SluiceError, StoreError
 from tasks.log import get_logger
 from tasks.settings import Settings
 from tasks.settings_load import load
@@ -35,6 +36,8 @@ log = get_logger()
 T = TypeVar("T")
 Item = str | Mapping[str, Any] | Request
 
+DOOR: Final = "door"
+"""The name of a door's audit stream."""
 BATCH: Final = 100
 """Requests that are accepted with one round trip to each store."""
 _MOST_ANNOUNCING: Final = 32
@@ -50,7 +53,7 @@ class PartlyRefused(InvalidInput):
     ``ids`` are the accepted ones; ``errors`` are (position in the input, error).
     """
 
-    def __init__(self, ids: list[str], errors: list[tuple[int, InvalidInput]]) -> None:
+    def __init__(self, ids: list[str], errors: list[tuple[int, SluiceError]]) -> None:
         shown = "; ".join(f"item {position}: {error}" for position, error in errors[:10])
         more = f"; and {len(errors) - 10} more" if len(errors) > 10 else ""
         super().__init__(f"{len(errors)} refused, {len(ids)} accepted: {shown}{more}")
@@ -73,33 +76,47 @@ def to_request(item: Item, *, tenant: str = "default") -> Request:
 class AsyncProducer:
     """Submits to the queues and reads the results that lie in object storage. Use it with ``async with``.
 
-    ``principal`` is who asks, as the audit names them.
+    ``identity`` names the key that signs the grants, and so who asks with which roles; by default ``grants.identity``.
     """
 
-    def __init__(self, settings: Settings | None = None, *, principal: str = "local", tenant: str = "default") -> None:
+    def __init__(
+        self, settings: Settings | None = None, *, identity: str | None = None, tenant: str = "default"
+    ) -> None:
         self._settings = settings or load()
-        self._principal = principal
+        self._identity = identity
         self._tenant = tenant
         self._stack = AsyncExitStack()
         self._announcing: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
-        """Open the connections."""
+        """Open the connections.
+
+        Raises:
+            NotReady: there are no keys to sign with; the message says how to make them.
+        """
         settings = self._settings
+        keyset = load_keys(settings)
         self._stores = await self._stack.enter_async_context(connect(settings))
-        audit = AuditStream(
-            f"door-{new_id()}",
-            self._stores.audit,
-            redact=Redactor(settings.auditing.sensitive_fields).value,
-            now=utc_now,
-            flush_seconds=settings.auditing.flush_seconds,
+        audit = await self._stack.enter_async_context(
+            open_stream(
+                DOOR,
+                settings.auditing,
+                store=self._stores.audit,
+                link=self._stores.link,
+                signer=keyset.signer(audit_purpose(DOOR)),
+                redactor=Redactor.of(settings.auditing),
+                now=utc_now,
+            )
         )
-        self._stack.push_async_callback(audit.close)
         self._stack.push_async_callback(self._settle)
+        gate = open_gate(
+            settings, keys=keyset, revocations=self._stores.revocations, now=utc_now, identity=self._identity
+        )
+        self._caller = gate.caller()
         self._door = Door(
             settings,
             name="producer",
-            gate=OpenGate(),
+            gate=gate,
             audit=audit,
             register=self._stores.register,
             relay=self._stores.relay,
@@ -121,10 +138,11 @@ class AsyncProducer:
         Raises:
             InvalidInput: names the field and the mend.
             Conflict: the id is in use for a request with another body.
+            Denied: the roles of the caller do not allow it.
             StoreError: it may or may not have been accepted; submitting it again under the same id is safe.
         """
         [outcome] = await self.accept([to_request({"text": text, **fields}, tenant=self._tenant)])
-        if isinstance(outcome, Conflict):
+        if isinstance(outcome, Refusal):
             raise outcome
         return outcome.id
 
@@ -135,7 +153,7 @@ class AsyncProducer:
             PartlyRefused: some were not valid or in conflict; it names them, and all others are accepted.
         """
         ids: list[str] = []
-        errors: list[tuple[int, InvalidInput]] = []
+        errors: list[tuple[int, SluiceError]] = []
         numbered = enumerate(items)
         while chunk := list(islice(numbered, BATCH)):
             valid: list[tuple[int, Request]] = []
@@ -146,7 +164,7 @@ class AsyncProducer:
                     errors.append((position, error))
             outcomes = await self.accept([request for _, request in valid])
             for (position, _), outcome in zip(valid, outcomes, strict=True):
-                if isinstance(outcome, Conflict):
+                if isinstance(outcome, Refusal):
                     errors.append((position, outcome))
                 else:
                     ids.append(outcome.id)
@@ -155,13 +173,13 @@ class AsyncProducer:
             raise PartlyRefused(ids, errors)
         return ids
 
-    async def accept(self, requests: Sequence[Request]) -> list[Accepted | Conflict]:
+    async def accept(self, requests: Sequence[Request]) -> list[Outcome]:
         """Submit validated requests; return one outcome for each.
 
         They are durable when this returns. Their audit records and queue messages follow, many at a time; closing the
         producer waits for them, and where it could not the sweeper sees to them.
         """
-        outcomes, admitted = await self._door.admit(requests, principal=self._principal)
+        outcomes, admitted = await self._door.admit(requests, caller=self._caller)
         if admitted:
             while len(self._announcing) >= _MOST_ANNOUNCING:
                 await asyncio.wait(self._announcing, return_when=asyncio.FIRST_COMPLETED)
@@ -172,7 +190,7 @@ class AsyncProducer:
 
     async def _announce(self, rows: Sequence[Row]) -> None:
         try:
-            await self._door.announce(rows, principal=self._principal)
+            await self._door.announce(rows, caller=self._caller)
         except StoreError as error:
             log.warning("accepted and not announced, the sweeper will", requests=len(rows), error=str(error))
 
@@ -241,8 +259,10 @@ class AsyncProducer:
 class Producer:
     """The blocking client. Use it with ``with``; safe to share between threads."""
 
-    def __init__(self, settings: Settings | None = None, *, principal: str = "local", tenant: str = "default") -> None:
-        self._async = AsyncProducer(settings, principal=principal, tenant=tenant)
+    def __init__(
+        self, settings: Settings | None = None, *, identity: str | None = None, tenant: str = "default"
+    ) -> None:
+        self._async = AsyncProducer(settings, identity=identity, tenant=tenant)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="producer", daemon=True)
 

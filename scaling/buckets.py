@@ -8,6 +8,7 @@ from typing import Any
 
 from tasks.errors import StoreError
 from tasks.settings import Settings
+from tasks.stores.objectlock import lock_days
 
 
 def ready(endpoint: str) -> bool:
@@ -42,11 +43,13 @@ def ensure(settings: Settings, endpoint: str, *, access_key: str, secret_key: st
     try:
         _create(client, settings.data_bucket, lock=False)
         _create(client, settings.audit_bucket, lock=True)
+        if settings.auditing.witness_bucket:
+            _create(client, settings.auditing.witness_bucket, lock=True)
         client.put_object_lock_configuration(
             Bucket=settings.audit_bucket,
             ObjectLockConfiguration={
                 "ObjectLockEnabled": "Enabled",
-                "Rule": {"DefaultRetention": {"Mode": "COMPLIANCE", "Days": settings.auditing.retention_days}},
+                "Rule": {"DefaultRetention": {"Mode": "COMPLIANCE", "Days": lock_days(settings)}},
             },
         )
     except (BotoCoreError, ClientError) as error:

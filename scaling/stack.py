@@ -20,9 +20,10 @@ from typing import Final
 
 import orjson
 
-from scaling import buckets, modelserver
+from scaling import buckets, keyfiles, modelserver
 from scaling.local import pool_of
 from scaling.processes import Processes, Spawned
+from tasks.access.commitments import KEY_ENV, new_key
 from tasks.errors import NotReady
 from tasks.settings import Settings
 from tasks.settings_load import ENVIRONMENT_FILE
@@ -31,6 +32,7 @@ REDIS: Final = "redis"
 S3: Final = "s3"
 MODEL: Final = "model"
 SCHEDULER: Final = "scheduler"
+SEALER: Final = "sealer"
 AUTOSCALER: Final = "autoscaler"
 
 _START_SECONDS: Final = 60.0
@@ -94,7 +96,11 @@ class Stack:
                 environment["SLUICE_S3_ENDPOINT"].partition("//")[2],
             ]
             environment = {**environment, "SLUICE_TOOLS__API_CALLER__ALLOWED_HOSTS": orjson.dumps(hosts).decode()}
-        for name, command in ((SCHEDULER, ("sweep", "--every")), (AUTOSCALER, ("autoscale",))):
+        for name, command in (
+            (SCHEDULER, ("sweep", "--every")),
+            (SEALER, ("seal", "--every")),
+            (AUTOSCALER, ("autoscale",)),
+        ):
             self._ensure(name, partial(_sluice, *command), env=environment)
             tell(f"{name} runs")
         return environment
@@ -105,6 +111,7 @@ class Stack:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.folder.chmod(0o700)
         plan = self._plan()
+        signing = keyfiles.environment(keyfiles.ensure(self.folder / "keys"))
         started = {
             REDIS: self._ensure(REDIS, lambda: self._redis_command(redis_binary, plan)),
             S3: self._ensure(S3, lambda: self._s3_command(s3_binary, plan)),
@@ -113,7 +120,7 @@ class Stack:
         if has_model:
             key = {"SLUICE_EMBEDDED_MODEL_KEY": plan.model_key}
             started[MODEL] = self._ensure(MODEL, lambda: self._model_command(plan), env=key)
-        environment = self._environment(plan, has_model=has_model)
+        environment = {**self._environment(plan, has_model=has_model), **signing, **self._commitment_key()}
         self._wait(REDIS, started[REDIS], lambda: _listens(plan.redis_port))
         tell(f"{REDIS} on 127.0.0.1:{plan.redis_port}")
         self._wait(S3, started[S3], lambda: buckets.ready(plan.s3_endpoint))
@@ -126,6 +133,16 @@ class Stack:
             tell(f"{MODEL} not installed: the extractive responder answers")
         return environment
 
+    def _commitment_key(self) -> dict[str, str]:
+        """Make the key of the audit's commitments once; the settings may name another."""
+        file = self.folder / "commitment.key"
+        # What the settings name may be this one, from an earlier start.
+        if self.settings.auditing.commitment_key_file not in {None, file} or os.environ.get(KEY_ENV):
+            return {}
+        if not file.exists():
+            _write_private(file, new_key().encode())
+        return {"SLUICE_AUDITING__COMMITMENT_KEY_FILE": str(file)}
+
     def down(self, *, purge: bool, tell: Callable[[str], None]) -> list[str]:
         """Stop everything by pid: first what starts workers, then workers (which drain), then servers.
 
@@ -133,7 +150,7 @@ class Stack:
         """
         stopped: list[str] = []
         groups: tuple[tuple[Callable[[Spawned], bool], float], ...] = (
-            (lambda spawned: spawned.name in {AUTOSCALER, SCHEDULER}, 10.0),
+            (lambda spawned: spawned.name in {AUTOSCALER, SCHEDULER, SEALER}, 10.0),
             (lambda spawned: pool_of(spawned) is not None, self.settings.scaling.grace_seconds + 10),
             (lambda _: True, 10.0),
         )

@@ -7,13 +7,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from datetime import datetime
 from enum import Enum
+from hashlib import sha1
 from typing import Any, ClassVar, Final
 
 import orjson
 from msgspec import Struct
 
 from tasks import keys
-from tasks.access.gate import Gate
+from tasks.access.gate import Gate, asked_for
+from tasks.access.grants import Grant
+from tasks.access.policy import Act
 from tasks.audit.stream import AuditStream
 from tasks.contracts.asked import Asked
 from tasks.contracts.audit import Action, Decision, Event
@@ -23,6 +26,8 @@ from tasks.contracts.result import ErrorInfo, Status
 from tasks.contracts.row import Row, Stage
 from tasks.contracts.words import new_id
 from tasks.errors import (
+    Denied,
+    ForgedMessage,
     InvalidInput,
     LeaseLost,
     MalformedMessage,
@@ -36,9 +41,10 @@ from tasks.errors import (
 from tasks.finish import EXHAUSTED, Finisher, Outcome, unanswered
 from tasks.heartbeat import Heartbeat
 from tasks.log import bound, get_logger
+from tasks.refuse import Refusals
 from tasks.settings import Settings
 from tasks.stores.bodies import BodyStore, to_request
-from tasks.stores.broker import Broker, Parcel
+from tasks.stores.broker import Broker
 from tasks.stores.register import Handover, Opened, Register, Verdict
 from tasks.stores.relay import Relay, publish_waiting
 from tasks.stores.results import ResultStore
@@ -48,7 +54,8 @@ log = get_logger()
 
 _MAX_RETRY_SECONDS: Final = 60.0
 _LOOK_SECONDS: Final = 1.0
-_MAX_NAME: Final = 128
+_REPEATED: Final = ("tenant", "session_id", "priority", "deadline")
+"""What a message says of its body, which is what the grant vouches for."""
 
 
 class Disposition(Enum):
@@ -79,11 +86,12 @@ class Deps(Struct, frozen=True):
 
 
 class Attempt(Struct, frozen=True):
-    """One try at one request. ``id`` is also the holder of the lease."""
+    """One try at one request. ``id`` is also the holder of the lease; ``grant`` vouches for the message."""
 
     id: str
     number: int
     message: Message
+    grant: Grant
     started_at: datetime
 
     @property
@@ -99,6 +107,7 @@ class Hop(ABC):
 
     def __init__(self, deps: Deps) -> None:
         self.deps = deps
+        self._refusals = Refusals(deps.worker, deps.pool, deps.audit, deps.broker, deps.now)
 
     @abstractmethod
     async def attempt(self, attempt: Attempt, request: Asked) -> None:
@@ -115,7 +124,7 @@ class Hop(ABC):
         """Do what the message asks; return what becomes of it. ``tag`` is its delivery tag."""
         try:
             message = parse_versioned(Message, raw)
-            self.deps.gate.verify(message)
+            grant = self.deps.gate.verify(message)
         except NewerSchema as error:
             # For a newer worker. Unread and uncounted it goes to the end of its queue, after a pause, so that old
             # workers do not spin on what they cannot read.
@@ -124,38 +133,44 @@ class Hop(ABC):
             await asyncio.sleep(self.deps.settings.queue.hand_back_seconds)
             return Disposition.REQUEUE
         except MalformedMessage as error:
-            await self._quarantine(raw, str(error))
+            await self._refusals.quarantine(raw, error)
             return Disposition.ACK
         with bound(request_id=message.id, tenant=message.tenant):
-            return await self._lead(message, raw, tag)
+            return await self._lead(message, grant, raw, tag)
 
-    async def _lead(self, message: Message, raw: dict[str, Any], tag: str) -> Disposition:
+    async def _lead(self, message: Message, grant: Grant, raw: dict[str, Any], tag: str) -> Disposition:
+        asked = None
         try:
+            text = _spelt(message, raw)
             self.check(message)
             if message.body.encoding != "object":
-                self.deps.gate.verify_body(message, decode_body(message.body))
+                asked = self._granted(message, decode_body(message.body))
         except MalformedMessage as error:
             # Not what was accepted: whoever wrote it must not be able to spend the attempts of the one who was.
-            await self._quarantine(raw, str(error))
+            await self._refusals.quarantine(raw, error)
             return Disposition.ACK
         now = self.deps.now()
         holder = new_id()
         try:
-            verdict, number = await self._begin(message, holder, now)
+            verdict, number = await self._begin(message, text, holder, now)
         except asyncio.CancelledError:
             # The register may have begun it all the same.
             if await asyncio.shield(self._unbegin(message, holder)):
                 return Disposition.ACK
             raise
         if verdict is Verdict.MISMATCH:
-            await self._quarantine(raw, "the digest is not that of the accepted request")
+            await self._refusals.quarantine(
+                raw, ForgedMessage(f"{message.id}: is not the message that the register has")
+            )
+        if verdict is Verdict.FINISHED:
+            await self._refusals.replayed(message, grant)
         if verdict not in {Verdict.STARTED, Verdict.EXHAUSTED}:
             log.debug("left alone", verdict=verdict.value)
             return Disposition.ACK
-        attempt = Attempt(holder, number, message, now)
+        attempt = Attempt(holder, number, message, grant, now)
         try:
             async with self.deps.heartbeat.holding(attempt.ref, holder, tag):
-                await self._try(attempt, verdict)
+                await self._try(attempt, verdict, asked)
         except LeaseLost as error:
             log.warning("attempt discarded", reason=str(error))
         except asyncio.CancelledError:
@@ -177,9 +192,11 @@ class Hop(ABC):
             return False
         return True
 
-    async def _begin(self, message: Message, holder: str, now: datetime) -> tuple[Verdict, int]:
+    async def _begin(self, message: Message, text: bytes, holder: str, now: datetime) -> tuple[Verdict, int]:
+        """Take the lease for ``message``, whose JSON is ``text``: what a newer version knows of it included."""
         ref = keys.ref(message.tenant, message.id)
         settings = self.deps.settings
+        seal = sha1(text, usedforsecurity=False).hexdigest()
         for _ in range(2):
             begun = await self.deps.register.begin(
                 ref,
@@ -190,17 +207,19 @@ class Hop(ABC):
                 now=now.timestamp(),
                 lease=settings.leases.lease_seconds,
                 attempts=settings.queue.attempts,
+                queue=keys.queue(self.deps.pool, message.priority),
+                seal=seal,
             )
             if begun.verdict is not Verdict.UNKNOWN:
                 return begun.verdict, begun.attempts
             if await self.deps.results.get(message.tenant, message.id, message.revision):
                 return Verdict.FINISHED, 0
             log.warning("row restored from its message: the register had lost it")
-            if await self._restore_row(message) is Opened.FINISHED:
+            if await self._restore_row(message, text) is Opened.FINISHED:
                 return Verdict.FINISHED, 0
         raise StoreError(f"{ref}: the register does not keep its row")
 
-    async def _restore_row(self, message: Message) -> Opened:
+    async def _restore_row(self, message: Message, text: bytes) -> Opened:
         now = self.deps.now().timestamp()
         row = Row(
             tenant=message.tenant,
@@ -209,7 +228,7 @@ class Hop(ABC):
             stage=self.stage,
             revision=message.revision,
             queue=keys.queue(self.deps.pool, message.priority),
-            message=message.to_json(),
+            message=text.decode(),
             accepted_at=message.accepted_at.timestamp(),
             recorded=True,
             deadline=message.deadline.timestamp() if message.deadline else None,
@@ -218,7 +237,7 @@ class Hop(ABC):
         [opened] = await self.deps.register.open([row], due=now + self.deps.settings.leases.unpublished_seconds)
         return opened
 
-    async def _try(self, attempt: Attempt, verdict: Verdict) -> None:
+    async def _try(self, attempt: Attempt, verdict: Verdict, asked: Asked | None) -> None:
         message = attempt.message
         if attempt.number > 1:
             standing = await self.deps.results.get(message.tenant, message.id, message.revision)
@@ -233,9 +252,15 @@ class Hop(ABC):
             await self.give_up(attempt, ErrorInfo(code=EXHAUSTED, message=f"{tried} attempts did not end"))
             return
         try:
-            await self.attempt(attempt, await self._request(message))
+            await self.deps.gate.standing(attempt.grant)
+            request = asked or await self._request(message)
+            for act, name in asked_for(request.intent, request.model):
+                self.allow(attempt, act, name)
+            await self.attempt(attempt, request)
         except LeaseLost:
             raise
+        except Denied as error:
+            await self._reject(attempt, error)
         except SessionConflict as error:
             log.info("the session moved on, trying again", reason=str(error))
             now = self.deps.now().timestamp()
@@ -247,8 +272,40 @@ class Hop(ABC):
         body = await self.deps.bodies.unpack(message)
         if body is None:
             raise StoreError(f"{message.id}: its body is not in object storage")
+        return self._granted(message, body) or to_request(message, body)
+
+    def _granted(self, message: Message, body: bytes) -> Asked | None:
+        """Return what was asked; None where it does not parse, which is for the attempt to say.
+
+        Raises:
+            ForgedMessage: the body is not the granted one, or the message says otherwise than it.
+        """
         self.deps.gate.verify_body(message, body)
-        return to_request(message, body)
+        try:
+            asked = to_request(message, body)
+        except MalformedMessage:
+            return None
+        for field in _REPEATED:
+            if getattr(asked, field) != getattr(message, field):
+                raise ForgedMessage(f"{message.id}: {field}: is not that of the body that was granted")
+        return asked
+
+    def allow(self, attempt: Attempt, act: Act, name: str) -> None:
+        """Raise :class:`Denied` unless the grant's roles may do ``act`` to ``name``."""
+        self.deps.gate.allow(attempt.grant, act, name)
+
+    async def _reject(self, attempt: Attempt, error: Denied) -> None:
+        """End a request whose grant verifies and does not suffice."""
+        log.warning("rejected", reason=str(error))
+        await self.deps.audit.commit([self.violation(attempt, error)])
+        await self.end(attempt, Status.REJECTED, describe(error))
+
+    def violation(self, attempt: Attempt, error: Denied, *, resource: str = "") -> Event:
+        """Return the record of what was asked for and not allowed."""
+        denied = self.event(
+            attempt, Action.PERMISSION_VIOLATION, resource=resource, reason=str(error), subject=attempt.grant.subject
+        )
+        return denied.changed(decision=Decision.DENY)
 
     async def _still_queued(self, raw: dict[str, Any]) -> None:
         """Keep the sweeper from taking a message that nobody here may begin for a lost one."""
@@ -307,24 +364,6 @@ class Hop(ABC):
             log.warning("could not look for a result, handing back all the same", error=str(error))
             return False
 
-    async def _quarantine(self, raw: dict[str, Any], reason: str) -> None:
-        """Keep a message that no door wrote, whole, where nothing consumes it; then say so in the audit."""
-        tenant, request_id = str(raw.get("tenant", ""))[:_MAX_NAME], str(raw.get("id", ""))[:_MAX_NAME]
-        log.error("message quarantined", reason=reason, request_id=request_id)
-        event = Event(
-            action=Action.MESSAGE_QUARANTINED,
-            actor=self.deps.worker,
-            tenant=tenant,
-            request_id=request_id,
-            resource=keys.QUARANTINE,
-            decision=Decision.DENY,
-            reason=reason,
-        )
-        now = self.deps.now().timestamp()
-        ref = keys.ref(tenant, request_id)
-        await self.deps.broker.publish([Parcel(keys.QUARANTINE, ref, _spelt(raw), now)])
-        await self.deps.audit.commit([event])
-
     async def hand_over(self, attempt: Attempt, message: Message, pool: str) -> None:
         """Send the request to ``pool``."""
         now = self.deps.now().timestamp()
@@ -339,7 +378,7 @@ class Hop(ABC):
         result = unanswered(
             attempt.message,
             status,
-            error,
+            error.changed(message=self.deps.redact(error.message)),
             attempt=attempt.id,
             now=self.deps.now(),
             started_at=attempt.started_at,
@@ -362,12 +401,12 @@ class Hop(ABC):
         )
 
 
-def _spelt(raw: dict[str, Any]) -> str:
-    """Return ``raw`` as JSON; what nests deeper than can be written is kept as text."""
+def _spelt(message: Message, raw: dict[str, Any]) -> bytes:
+    """Return the JSON of ``raw`` as it was published, what a newer version knows of it included."""
     try:
-        return canonical(raw).decode()
-    except (orjson.JSONEncodeError, RecursionError):
-        return canonical({"unreadable": repr(raw)}).decode()
+        return canonical(raw)
+    except (orjson.JSONEncodeError, RecursionError) as error:
+        raise MalformedMessage(f"{message.id}: nests deeper than any message that a door writes") from error
 
 
 def describe(error: Exception) -> ErrorInfo:

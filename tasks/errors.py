@@ -35,6 +35,17 @@ class Conflict(InvalidInput):
     code = "conflict"
 
 
+class QuotaExceeded(SluiceError):
+    """A tenant has, or has used, as much as it may. Nothing was accepted; ``retry_seconds`` says when to try again."""
+
+    exit_code = 75
+    code = "quota_exceeded"
+
+    def __init__(self, message: str, *, retry_seconds: int) -> None:
+        super().__init__(message)
+        self.retry_seconds = retry_seconds
+
+
 class NotReady(SluiceError):
     """Something that Sluice needs is not running or not installed. The message says how to get it."""
 
@@ -103,11 +114,30 @@ class MalformedMessage(SluiceError):
     code = "malformed_message"
 
 
+class ForgedMessage(MalformedMessage):
+    """A queue message whose grant does not vouch for it. It is quarantined, and nothing is written for it."""
+
+    code = "grant_forged"
+
+
+class Denied(SluiceError):
+    """The caller's roles do not allow this. The message names the action and what is missing."""
+
+    exit_code = 77
+    code = "denied"
+
+
 class IntegrityError(SluiceError):
     """Stored bytes do not match the digest or the chain that vouches for them."""
 
     exit_code = 5
     code = "integrity"
+
+
+class BadSignature(IntegrityError):
+    """A signature does not verify, or its key may not sign this."""
+
+    code = "bad_signature"
 
 
 class ModelError(SluiceError):

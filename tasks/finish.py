@@ -14,6 +14,7 @@ from typing import Final
 from msgspec import Struct
 
 from tasks import keys
+from tasks.access.quotas import spent
 from tasks.audit.stream import AuditStream
 from tasks.contracts.audit import Action, Event
 from tasks.contracts.base import sha256
@@ -21,6 +22,7 @@ from tasks.contracts.message import Message
 from tasks.contracts.result import ErrorInfo, Result, Status, Timings
 from tasks.contracts.session import SessionVersion
 from tasks.errors import AlreadyExists, SessionConflict
+from tasks.settings import QuotaSettings
 from tasks.stores.broker import Broker, Parcel
 from tasks.stores.register import Register
 from tasks.stores.relay import Relay, publish_waiting
@@ -29,6 +31,13 @@ from tasks.stores.sessions import SessionStore
 
 EXHAUSTED: Final = "attempts_exhausted"
 """The error code of a request that used up its attempts and lies in the dead-letter queue."""
+
+
+_NO_QUOTAS: Final = QuotaSettings()
+_FREED: Final = 2
+"""Slots that the end of a request fills: its own, and one that somebody may have left."""
+_MANY: Final = 500
+_PUBLISH_SECONDS: Final = 10.0
 
 
 class Outcome(Struct, frozen=True):
@@ -55,6 +64,7 @@ class Finisher:
         relay: Relay,
         now: Callable[[], datetime],
         remember_seconds: int,
+        quotas: QuotaSettings = _NO_QUOTAS,
         passed: Callable[[str], None] = lambda step: None,
     ) -> None:
         self._audit = audit
@@ -65,6 +75,7 @@ class Finisher:
         self._relay = relay
         self._now = now
         self._remember = remember_seconds
+        self._quotas = quotas
         self.passed = passed
 
     async def finish(self, outcome: Outcome) -> Result:
@@ -95,13 +106,40 @@ class Finisher:
             await self._broker.publish([Parcel(keys.DEAD_LETTERS, ref, message.to_json(), now)])
         self.passed("notify")
         released = await self._register.clear(
-            ref, revision=message.revision, digest=message.digest, now=now, remember=self._remember
+            ref,
+            revision=message.revision,
+            digest=message.digest,
+            now=now,
+            remember=self._remember,
+            spent=spent(self._quotas, result),
         )
         self.passed("clear")
         if released:
             # If this process dies here, the sweeper does it.
             await publish_waiting(released, self._register, self._relay, now=now)
             self.passed("release")
+        if self._quotas.of(message.tenant).max_running is not None:
+            await self.release(message.tenant, most=_FREED)
+
+    async def release(self, tenant: str, *, most: int) -> int:
+        """Publish requests that waited for a slot of ``tenant`` and have one now; return how many.
+
+        If this process dies on the way, the sweeper publishes what has a slot, and gives out those that are left.
+        """
+        now = self._now().timestamp()
+        slots = self._quotas.of(tenant).max_running
+        rows = await self._register.release(tenant, slots=slots, now=now, due=now + _PUBLISH_SECONDS, most=most)
+        if rows:
+            await self._relay.publish(rows, now=now)
+        return len(rows)
+
+    async def release_all(self) -> int:
+        """See :meth:`release`; for every tenant, with the slots of requests that are gone."""
+        released = 0
+        for tenant in await self._register.throttled_tenants():
+            await self._register.heal(tenant)
+            released += await self.release(tenant, most=_MANY)
+        return released
 
     async def _save_session(self, outcome: Outcome, version: SessionVersion) -> Result:
         """Create the session's version; return the result to write, which is the one that lies in the session."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-from typing import Final
+import re
+from datetime import UTC, datetime
+from typing import Final, NamedTuple
 
 PREFIX: Final = "{sluice}"
 """All Redis keys share this hash tag, so that one script may touch several of them, on a sharded server too."""
@@ -84,6 +85,28 @@ def queued(queue_name: str) -> str:
     return f"{PREFIX}:queued:{queue_name}"
 
 
+def open_requests(tenant: str) -> str:
+    """Return the set of a tenant's open requests."""
+    return f"{PREFIX}:open:{tenant}"
+
+
+def admitted(tenant: str) -> str:
+    """Return the set of those of a tenant's open requests that have a slot: they are in a queue, or run."""
+    return f"{PREFIX}:admitted:{tenant}"
+
+
+def throttled(tenant: str) -> str:
+    """Return the sorted set of those that wait in the register for a slot, the first one in front."""
+    return f"{PREFIX}:throttled:{tenant}"
+
+
+def usage(tenant: str, day: str) -> str:
+    """Return the hash of what a tenant used on a day (``YYYY-MM-DD``, UTC)."""
+    return f"{PREFIX}:usage:{tenant}:{day}"
+
+
+THROTTLED: Final = f"{PREFIX}:throttled_tenants"
+"""Set of the tenants that have requests waiting for a slot."""
 LEASES: Final = f"{PREFIX}:leases"
 """Sorted set of the requests that an attempt holds, by the end of the lease."""
 UNPUBLISHED: Final = f"{PREFIX}:unpublished"
@@ -99,6 +122,35 @@ POOLS: Final = f"{PREFIX}:pools"
 def canary(family: str, number: int) -> str:
     """Return the hash that counts what both versions said while promotion ``number`` of ``family`` was a canary."""
     return f"{PREFIX}:canary:{family}:{number}"
+
+
+def alert_window(rule: str, tenant: str) -> str:
+    """Return the key that says that an alert of ``rule`` was raised for ``tenant``, until its window ends."""
+    return f"{PREFIX}:alert:{rule}:{tenant}"
+
+
+def alert_seen(rule: str, tenant: str) -> str:
+    """Return the set of the records that count towards the threshold of ``rule`` for ``tenant``."""
+    return f"{PREFIX}:alert_seen:{rule}:{tenant}"
+
+
+REVOKED: Final = f"{PREFIX}:revoked"
+"""Hash of what was revoked: one of the entries below to the Unix time until which grants are void."""
+
+
+def revoked_request(tenant: str, request_id: str) -> str:
+    """Return the entry that revokes the grants of one request."""
+    return f"request:{tenant}/{request_id}"
+
+
+def revoked_subject(tenant: str, subject: str) -> str:
+    """Return the entry that revokes what one subject, or operator, was granted in a tenant."""
+    return f"subject:{tenant}/{subject}"
+
+
+def revoked_key(kid: str) -> str:
+    """Return the entry that revokes whatever a key signed."""
+    return f"key:{kid}"
 
 
 # Objects --------------------------------------------------------------------------------------------
@@ -145,9 +197,65 @@ def promotion(family: str, number: int) -> str:
     return f"{promotions(family)}{number:08d}.json"
 
 
-def segment(stream: str, first_sequence: int, time: datetime) -> str:
-    """Return the key of an audit segment in the audit bucket."""
-    return f"audit/{time:%Y/%m/%d}/{stream}/{first_sequence:012d}.jsonl"
+def stream(component: str, host: str, boot: str) -> str:
+    """Return the name of a process's audit stream: pool (or pools, by ``+``), host, and an id of its own."""
+    return f"{component}~{_UNSAFE.sub('-', host)}~{boot}"
+
+
+def stream_component(stream_name: str) -> str:
+    """Return whose key may sign for a stream: the pool (or pools, by ``+``), ``door``, ``sweeper``, ``sealer``."""
+    return stream_name.partition("~")[0]
+
+
+def segment(stream_name: str, first_sequence: int, time: datetime) -> str:
+    """Return the key of an audit segment in the audit bucket. Keys sort by time, to the millisecond of UTC."""
+    moment = f"{time:%Y/%m/%d/%H/%M%S}.{time.microsecond // 1000:03d}"
+    return f"{AUDIT_PREFIX}{moment}~{stream_name}~{first_sequence:012d}.jsonl.zst"
+
+
+def segment_after(time: datetime) -> str:
+    """Return what sorts just before every segment of ``time`` and later."""
+    return f"{AUDIT_PREFIX}{time:%Y/%m/%d/%H/%M%S}.{time.microsecond // 1000:03d}"
+
+
+class SegmentKey(NamedTuple):
+    """What a segment's key says."""
+
+    time: datetime
+    stream: str
+    first: int
+
+
+def parse_segment(key: str) -> SegmentKey:
+    """Return the parts of a segment's key; raises :class:`ValueError` where it is none."""
+    found = _SEGMENT.fullmatch(key)
+    if not found:
+        raise ValueError(f"{key!r} is not the key of a segment")
+    time = datetime(*map(int, found.group(*range(1, 7))), int(found[7]) * 1000, tzinfo=UTC)  # type: ignore[misc,arg-type]
+    return SegmentKey(time, found[8], int(found[9]))
 
 
 AUDIT_PREFIX: Final = "audit/"
+_UNSAFE: Final = re.compile(r"[^A-Za-z0-9.-]")
+_SEGMENT: Final = re.compile(
+    r"audit/([0-9]{4})/([0-9]{2})/([0-9]{2})/([0-9]{2})/([0-9]{2})([0-9]{2})\.([0-9]{3})"
+    r"~([A-Za-z0-9._+~-]+)~([0-9]{12})\.jsonl\.zst"
+)
+
+CHECKPOINTS: Final = "checkpoints/"
+LEDGER: Final = "ledger/"
+
+
+def checkpoint(number: int) -> str:
+    """Return the key of a checkpoint, in the audit bucket and at the witness."""
+    return f"{CHECKPOINTS}{number:012d}"
+
+
+def leaves(number: int, digest: str) -> str:
+    """Return the key of the list of the segments that checkpoint ``number`` sealed."""
+    return f"{LEDGER}{number:012d}-leaves-{digest}.zst"
+
+
+def ledger_state(number: int, digest: str) -> str:
+    """Return the key of the tree's frontier and the marks of streams at checkpoint ``number``."""
+    return f"{LEDGER}{number:012d}-state-{digest}.zst"

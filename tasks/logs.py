@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
+from traceback import format_exception
+from types import TracebackType
 from typing import Any, Final
 
 from tasks.access.redact import Redactor
@@ -43,15 +45,20 @@ class JsonLines(logging.Formatter):
         return {**self._redactor.value(others), **{name: fields[name] for name in fields.keys() & _OURS}}
 
 
-def configure(level: str, sensitive_fields: Iterable[str]) -> None:
+def configure(level: str, redactor: Redactor) -> None:
     """Send this process's logs to standard error: ours from ``level``, other libraries' from WARNING at least.
 
-    Call it once, at the start of a command.
+    What nobody catches ends there too, redacted. Call it once, at the start of a command.
     """
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonLines(Redactor(sensitive_fields)))
+    handler.setFormatter(JsonLines(redactor))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     number = logging.getLevelNamesMapping()[level]
     root.setLevel(max(number, logging.WARNING))
     logging.getLogger(LOGGER).setLevel(number)
+
+    def uncaught(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+        sys.stderr.write(redactor.text("".join(format_exception(kind, error, traceback))))
+
+    sys.excepthook = uncaught

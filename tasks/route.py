@@ -6,6 +6,7 @@ import time
 from collections.abc import Awaitable, Callable
 
 from tasks import keys
+from tasks.access.policy import Act
 from tasks.attempt import Attempt, Deps, Hop
 from tasks.contracts.asked import Asked
 from tasks.contracts.audit import Action
@@ -36,6 +37,7 @@ class Route(Hop):
         else:
             intent = await self._classify(request)
         agent_type = self.deps.settings.agent_for(intent.label)
+        self.allow(attempt, Act.AGENT_INVOKE, agent_type)
         message = attempt.message.changed(
             intent=intent,
             agent_type=agent_type,

@@ -8,15 +8,18 @@ import os
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
 from tasks import keys
-from tasks.access.gate import Gate, OpenGate
+from tasks.access.gate import Gate, open_gate
 from tasks.access.redact import Redactor
+from tasks.access.signing import CHECKPOINT, Keys, audit_purpose
+from tasks.access.sources import load_keys
 from tasks.attempt import Deps, Hop
+from tasks.audit.opening import open_stream
 from tasks.audit.stream import AuditStream
 from tasks.consumer import CANCEL_MARGIN_SECONDS, Consumer
 from tasks.contracts.base import utc_now
@@ -27,11 +30,14 @@ from tasks.heartbeat import Heartbeat
 from tasks.log import get_logger
 from tasks.settings import Settings
 from tasks.stores.connect import Stores, connect
+from tasks.stores.objectlock import demand_lock
+from tasks.stores.s3 import witness_store
 
 if TYPE_CHECKING:
     from intent.live import LiveModels
     from tasks.agents.types import AgentRunner
     from tasks.route import Classify
+    from tasks.seal import Sealer
     from tasks.sweep import Sweeper
 
 log = get_logger()
@@ -45,14 +51,18 @@ def process_name() -> str:
     return f"{socket.gethostname()}-{os.getpid()}-{new_id()[-8:]}"
 
 
-def open_audit(settings: Settings, stores: Stores, component: str, now: Now) -> AuditStream:
-    """Return a new stream of this process."""
-    return AuditStream(
-        f"{component}-{new_id()}",
-        stores.audit,
-        redact=Redactor(settings.auditing.sensitive_fields).value,
+def open_audit(
+    settings: Settings, stores: Stores, component: str, now: Now, keyset: Keys, redactor: Redactor
+) -> contextlib.AbstractAsyncContextManager[AuditStream]:
+    """Return a new stream of this process; raises :class:`NotReady` where it has no key for it."""
+    return open_stream(
+        component,
+        settings.auditing,
+        store=stores.audit,
+        link=stores.link,
+        signer=keyset.signer(audit_purpose(component)),
+        redactor=redactor,
         now=now,
-        flush_seconds=settings.auditing.flush_seconds,
     )
 
 
@@ -67,6 +77,7 @@ def make_finisher(settings: Settings, stores: Stores, audit: AuditStream, now: N
         relay=stores.relay,
         now=now,
         remember_seconds=settings.leases.remember_seconds,
+        quotas=settings.quotas,
     )
 
 
@@ -101,7 +112,9 @@ class Worker:
         self.settings = settings
         self.process = process_name()
         self.pools = tuple(dict.fromkeys(pools))
-        self._gate = gate or OpenGate()
+        self._keys = load_keys(settings)
+        self._redactor = Redactor.of(settings.auditing)
+        self._given_gate = gate
         self._classify = classify
         self._runner = runner
         self._open_stores = open_stores
@@ -114,9 +127,14 @@ class Worker:
     async def __aenter__(self) -> Worker:
         """Connect, load the model or the agents, start the heartbeats."""
         async with contextlib.AsyncExitStack() as stack:
+            await demand_lock(self.settings)
             self._stores = await stack.enter_async_context(self._open_stores(self.settings))
-            self._audit = open_audit(self.settings, self._stores, "+".join(self.pools), self._now)
-            stack.push_async_callback(self._audit.close)
+            self._audit = await stack.enter_async_context(
+                open_audit(self.settings, self._stores, "+".join(self.pools), self._now, self._keys, self._redactor)
+            )
+            self._gate = self._given_gate or open_gate(
+                self.settings, keys=self._keys, revocations=self._stores.revocations, now=self._now
+            )
             self._finisher = make_finisher(self.settings, self._stores, self._audit, self._now)
             if self._passed:
                 self._finisher.passed = self._passed
@@ -181,7 +199,7 @@ class Worker:
             finisher=self._finisher,
             heartbeat=heartbeat,
             now=self._now,
-            redact=Redactor(settings.auditing.sensitive_fields).text,
+            redact=self._redactor.text,
         )
         hop = await self._route(deps, stack) if pool == keys.INTENT_POOL else self._work(deps, stack)
         beating = asyncio.create_task(heartbeat.run(), name=f"heartbeat {pool}")
@@ -267,17 +285,46 @@ async def open_sweeper(settings: Settings, *, now: Now = utc_now) -> AsyncIterat
     """Yield a sweeper over real stores."""
     from tasks.sweep import ACTOR, Sweeper
 
+    keyset = load_keys(settings)
+    await demand_lock(settings)
     async with connect(settings) as stores:
-        audit = open_audit(settings, stores, ACTOR, now)
-        try:
+        redactor = Redactor.of(settings.auditing)
+        async with open_audit(settings, stores, ACTOR, now, keyset, redactor) as audit:
             yield Sweeper(
                 settings,
                 register=stores.register,
                 broker=stores.broker,
                 relay=stores.relay,
                 audit=audit,
+                gate=open_gate(settings, keys=keyset, revocations=stores.revocations, now=now),
                 finisher=make_finisher(settings, stores, audit, now),
                 now=now,
             )
-        finally:
-            await audit.close()
+
+
+@contextlib.asynccontextmanager
+async def open_sealer(settings: Settings, *, now: Now = utc_now) -> AsyncIterator[Sealer]:
+    """Yield a sealer over the real audit bucket, and the witness where there is one.
+
+    Raises:
+        NotReady: it has no key for checkpoints, or the bucket does not lock what it should.
+    """
+    from tasks.audit.witness import BucketWitness
+    from tasks.seal import ACTOR, Sealer
+
+    keyset = load_keys(settings)
+    await demand_lock(settings)
+    witness = witness_store(settings)
+    async with connect(settings) as stores:
+        redactor = Redactor.of(settings.auditing)
+        async with open_audit(settings, stores, ACTOR, now, keyset, redactor) as audit:
+            yield Sealer(
+                stores.audit,
+                signer=keyset.signer(CHECKPOINT),
+                ring=keyset.ring,
+                origin=f"sluice/audit/{settings.audit_bucket}",
+                period=timedelta(seconds=settings.auditing.seal_seconds),
+                audit=audit,
+                now=now,
+                witness=BucketWitness(witness) if witness else None,
+            )

@@ -12,18 +12,19 @@ from typing import Final
 from msgspec import Struct
 
 from tasks import keys
+from tasks.access.gate import Gate
 from tasks.audit.stream import AuditStream
-from tasks.contracts.audit import Action, Event
+from tasks.contracts.audit import Action, Decision, Event
 from tasks.contracts.base import parse_versioned
 from tasks.contracts.message import Message
 from tasks.contracts.result import ErrorInfo, Status
 from tasks.contracts.row import Row
 from tasks.contracts.words import new_id
-from tasks.errors import MalformedMessage, NewerSchema
+from tasks.errors import ForgedMessage, MalformedMessage, NewerSchema
 from tasks.finish import EXHAUSTED, Finisher, Outcome, unanswered
 from tasks.log import get_logger
 from tasks.settings import Settings
-from tasks.stores.broker import Broker
+from tasks.stores.broker import Broker, Parcel
 from tasks.stores.register import Due, Register
 from tasks.stores.relay import Relay
 
@@ -59,6 +60,7 @@ class Sweeper:
         broker: Broker,
         relay: Relay,
         audit: AuditStream,
+        gate: Gate,
         finisher: Finisher,
         now: Callable[[], datetime],
     ) -> None:
@@ -67,6 +69,7 @@ class Sweeper:
         self._broker = broker
         self._relay = relay
         self._audit = audit
+        self._gate = gate
         self._finisher = finisher
         self._now = now
         self._suspects: set[str] = set()
@@ -82,6 +85,7 @@ class Sweeper:
                 await self._register.unpublished(now=now, limit=_LIMIT), Due.UNPUBLISHED, now, now
             ),
         )
+        await self._finisher.release_all()
         if swept.total:
             log.info(
                 "swept",
@@ -151,6 +155,9 @@ class Sweeper:
         ref = keys.ref(row.tenant, row.id)
         try:
             message = parse_versioned(Message, row.message)
+            self._gate.verify(message)
+        except ForgedMessage as problem:
+            return await self._drop(row, problem)
         except (MalformedMessage, NewerSchema) as problem:
             log.warning("left for a newer sweeper", ref=ref, reason=str(problem))
             return False
@@ -162,6 +169,18 @@ class Sweeper:
         action = Action.REQUEST_EXPIRED if status is Status.EXPIRED else Action.REQUEST_DEAD_LETTERED
         event = _event(row, action, reason=error.message)
         await self._finisher.finish(Outcome(message, result, actor=ACTOR, events=[event]))
+        return True
+
+    async def _drop(self, row: Row, problem: ForgedMessage) -> bool:
+        """Take a row that no door wrote off the register, without a result; keep its message in quarantine."""
+        ref, now = keys.ref(row.tenant, row.id), self._now().timestamp()
+        if not await self._register.seize(ref, new_id(), now=now, lease=self._settings.leases.lease_seconds):
+            return False
+        log.error("row quarantined", ref=ref, reason=str(problem))
+        await self._broker.publish([Parcel(keys.QUARANTINE, ref, row.message, now)])
+        forged = _event(row, Action.GRANT_FORGED, reason=str(problem)).changed(decision=Decision.DENY)
+        await self._audit.commit([forged])
+        await self._register.clear(ref, revision=row.revision, digest=row.digest, now=now, remember=1)
         return True
 
 

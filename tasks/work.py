@@ -6,6 +6,7 @@ import asyncio
 import time
 
 from tasks import keys
+from tasks.access.policy import Act
 from tasks.agents.types import AgentAnswer, AgentRunner, AgentTask, ToolCall
 from tasks.attempt import Attempt, Deps, Hop
 from tasks.contracts.asked import Asked
@@ -15,7 +16,7 @@ from tasks.contracts.message import Message
 from tasks.contracts.result import AgentInfo, ErrorInfo, Result, Status, Timings
 from tasks.contracts.row import Stage
 from tasks.contracts.session import SessionVersion
-from tasks.errors import MalformedMessage
+from tasks.errors import Denied, MalformedMessage
 from tasks.finish import Outcome
 from tasks.settings import AgentSettings
 
@@ -32,6 +33,7 @@ class Work(Hop):
     async def attempt(self, attempt: Attempt, request: Asked) -> None:
         """Answer ``request`` and run the tail."""
         agent = self._agent(attempt)
+        self.allow(attempt, Act.AGENT_INVOKE, agent.type)
         if request.session_id is None:
             answer, milliseconds = await self._answer(attempt, request, agent, None)
             result = self._result(attempt, request, agent, answer, milliseconds)
@@ -61,6 +63,8 @@ class Work(Hop):
         """See :class:`tasks.attempt.Hop`."""
         if message.agent_type is None:
             raise MalformedMessage(f"{message.id}: no agent type in a message to an agent pool")
+        if keys.agent_pool(message.agent_type) != self.deps.pool:
+            raise MalformedMessage(f"{message.id}: is for agent type {message.agent_type!r}, not for {self.deps.pool}")
 
     async def give_up(self, attempt: Attempt, error: ErrorInfo) -> None:
         """Hand over to the agent type's fallback where there is one and it was not tried yet; else end as failed."""
@@ -98,6 +102,14 @@ class Work(Hop):
         def on_tool(call: ToolCall) -> None:
             self.deps.audit.report(self._tool_event(attempt, call))
 
+        async def permit(tool: str) -> None:
+            try:
+                await self.deps.gate.standing(attempt.grant)
+                self.allow(attempt, Act.TOOL_USE, tool)
+            except Denied as error:
+                self.deps.audit.report(self.violation(attempt, error, resource=f"tool:{tool}"))
+                raise
+
         task = AgentTask(
             agent=agent,
             model=model,
@@ -106,6 +118,7 @@ class Work(Hop):
             text=request.text,
             session_state=state,
             on_tool=on_tool,
+            permit=permit,
         )
         begun = time.perf_counter()
         async with asyncio.timeout(self._seconds_left(attempt)):

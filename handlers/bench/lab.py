@@ -16,6 +16,7 @@ from typing import Final
 import msgspec
 
 from handlers.bench.meter import Meter
+from scaling import keyfiles
 from scaling.local import WORKER_PREFIX
 from scaling.processes import Processes, Spawned
 from scaling.stack import AUTOSCALER, SCHEDULER, Stack
@@ -180,6 +181,7 @@ def _pointed_at(settings: Settings, servers: Mapping[str, str]) -> Settings:
         redis_url=servers["SLUICE_REDIS_URL"],
         s3_endpoint=servers["SLUICE_S3_ENDPOINT"],
         embedded_model_url=servers.get("SLUICE_EMBEDDED_MODEL_URL"),
+        signing=keyfiles.read(servers),
     )
 
 

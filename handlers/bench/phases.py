@@ -114,7 +114,7 @@ async def open_bench(lab: Lab, *, bar: Bar, timeout: float) -> AsyncIterator[Ben
         NotReady: a worker does not start; the message quotes its log.
     """
     async with (
-        AsyncProducer(lab.settings, principal=TENANT, tenant=TENANT) as producer,
+        AsyncProducer(lab.settings, tenant=TENANT) as producer,
         connect(lab.settings) as stores,
     ):
         watch = Watch(lab, stores, lab.meter(), timeout=timeout)

@@ -26,10 +26,11 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON."
 def settings_of(ctx: click.Context) -> Settings:
     """Load the settings that ``--config`` names, and set up the logs."""
     from tasks import logs
+    from tasks.access.redact import Redactor
 
     config: Path | None = ctx.find_root().obj
     settings = load(config)
-    logs.configure(settings.log_level, settings.auditing.sensitive_fields)
+    logs.configure(settings.log_level, Redactor.of(settings.auditing))
     return settings
 
 

@@ -82,7 +82,7 @@ async def _main_job(settings: Settings, tell: Callable[[str], None]) -> tuple[li
     from tasks.stores.connect import connect
 
     pools = {name: {"peak": 0, "final": 0} for name in settings.pools}
-    async with AsyncProducer(settings, principal="demo") as producer, connect(settings) as stores:
+    async with AsyncProducer(settings) as producer, connect(settings) as stores:
         watching = asyncio.create_task(_watch(stores.board, pools, tell))
         try:
             ids = await producer.submit_many(_texts(settings))

@@ -111,6 +111,24 @@ async def _promoted(settings: Settings) -> Finding:
     return Finding(name, "ok", "; ".join(said))
 
 
+async def _keys(settings: Settings) -> Finding:
+    from tasks.access.signing import GRANT
+    from tasks.access.sources import load_keys
+
+    if settings.grants.mode == "open":
+        return Finding("keys", "warning", "grants.mode is open: nobody is asked who they are", "for development only")
+    keys = load_keys(settings)
+    own = [keys.public(signer) for signer in keys.signers]
+    grants = ", ".join(key.kid for key in own if GRANT in key.scope.purposes) or "no key for grants"
+    return Finding("keys", "ok", f"{len(keys.ring)} in the ring, {len(own)} here; submits with {grants}")
+
+
+async def _policy(settings: Settings) -> Finding:
+    from tasks.access.policy import load_policy
+
+    return Finding("policy", "ok", ", ".join(file.name for file in load_policy(settings.policy.dir).files))
+
+
 async def _redis(settings: Settings) -> Finding:
     from tasks.errors import Unreachable
     from tasks.stores.connect import connect
@@ -202,6 +220,8 @@ CHECKS: Final[dict[str, Check]] = {
     "python": _python,
     "embedded servers": _servers,
     "intent model": _classifier,
+    "keys": _keys,
+    "policy": _policy,
     "redis": _redis,
     "data bucket": _data_bucket,
     "intent versions": _promoted,

@@ -13,7 +13,7 @@ import click
 
 from handlers.cli.common import json_option, print_json, print_table, run, settings_of
 from handlers.cli.intent_canary import family_option, percent
-from tasks.errors import Conflict
+from tasks.errors import Conflict, Denied
 
 if TYPE_CHECKING:
     from intent.promotions import Pinned, Promotion
@@ -194,25 +194,37 @@ def _change(why: str) -> Any:
 @contextlib.asynccontextmanager
 async def _recorded(settings: Settings) -> AsyncIterator[tuple[Stores, Any]]:
     """Give the stores, and what puts an action on record; it returns when that is durable."""
-    from tasks.contracts.audit import Decision, Event
+    from handlers.producer import DOOR
+    from tasks.access.gate import open_gate
+    from tasks.access.policy import Act
+    from tasks.access.redact import Redactor
+    from tasks.access.sources import load_keys
+    from tasks.contracts.audit import Action, Decision, Event
     from tasks.contracts.base import utc_now
     from tasks.runtime import open_audit
     from tasks.stores.connect import connect
 
-    async with connect(settings) as stores:
-        audit = open_audit(settings, stores, "cli", utc_now)
+    keys = load_keys(settings)
+    async with (
+        connect(settings) as stores,
+        open_audit(settings, stores, DOOR, utc_now, keys, Redactor.of(settings.auditing)) as audit,
+    ):
+        gate = open_gate(settings, keys=keys, revocations=stores.revocations, now=utc_now)
+        caller = gate.caller()
 
         async def record(action: Action, resource: str, reason: str, *, denied: bool = False, **details: Any) -> None:
             event = Event(
-                action=action, actor=_change("").who, tenant="", request_id="", resource=resource, reason=reason,
-                decision=Decision.DENY if denied else Decision.ALLOW, details=details,
+                action=action, actor=caller.subject, tenant="", request_id="", resource=resource, reason=reason,
+                decision=Decision.DENY if denied else Decision.ALLOW, details={**details, "at": _change("").who},
             )  # fmt: skip
             await audit.commit([event], timeout=30)
 
         try:
-            yield stores, record
-        finally:
-            await audit.close()
+            gate.permit(caller, Act.MODEL_PROMOTE)
+        except Denied as error:
+            await record(Action.PERMISSION_VIOLATION, Act.MODEL_PROMOTE.value, str(error), denied=True)
+            raise
+        yield stores, record
 
 
 async def _append(log: Any, entry: Promotion, action: Action, record: Any) -> None:

@@ -26,7 +26,11 @@ COMMANDS: Final = {
     "autoscale": ("handlers.cli.worker:autoscale", "Run the local autoscaler."),
     "sweep": ("handlers.cli.worker:sweep", "Put back what fell between two steps; end what is overdue."),
     "intent": ("handlers.cli.intent:intent", "Classify texts; evaluate, train, publish and promote classifiers."),
+    "seal": ("handlers.cli.worker:seal", "Seal the audit: write a signed checkpoint."),
     "audit": ("handlers.cli.audit:audit", "Read and verify the audit trail."),
+    "keys": ("handlers.cli.keys:keys", "Make, list and revoke signing keys."),
+    "policy": ("handlers.cli.policy:policy", "Check the policies, and explain a decision."),
+    "usage": ("handlers.cli.usage:usage", "Show what a tenant used on a day, and what it may."),
     "doctor": ("handlers.cli.doctor:doctor", "Check the environment and say what is missing."),
 }
 
@@ -63,7 +67,7 @@ def cli(ctx: click.Context, config: Path | None) -> None:
     """Run a queue-driven pipeline for LLM agents: routed by BERT, scaled to zero, audited.
 
     Exit codes: 0 done, 1 failed, 2 bad input, 3 something is not running or not installed, 4 timed out,
-    5 stored data does not verify.
+    5 stored data does not verify, 75 over a quota (try again later), 77 not permitted.
     """
     ctx.obj = config
 

@@ -15,7 +15,7 @@ from handlers.cli.common import console, json_option, print_json, print_table, r
 from tasks.contracts.request import Request
 from tasks.contracts.strict import parse_strict
 from tasks.contracts.words import Priority
-from tasks.errors import Conflict, InvalidInput, ResultTimeout
+from tasks.errors import Denied, InvalidInput, QuotaExceeded, ResultTimeout, SluiceError
 from tasks.settings import Settings
 
 if TYPE_CHECKING:
@@ -105,9 +105,9 @@ async def _submit_one(
 ) -> int:
     from handlers.producer import AsyncProducer
 
-    async with AsyncProducer(settings, principal="cli", tenant=request.tenant) as producer:
+    async with AsyncProducer(settings, tenant=request.tenant) as producer:
         [outcome] = await producer.accept([request])
-        if isinstance(outcome, Conflict):
+        if isinstance(outcome, SluiceError):
             raise outcome
         if wait:
             return _show(await producer.result(request.id, timeout), as_json=as_json)
@@ -144,7 +144,7 @@ class _Tally:
     errors: list[dict[str, Any]] = field(default_factory=list)
     statuses: Counter[str] = field(default_factory=Counter)
 
-    def refuse(self, source: str, line: int, error: InvalidInput, *, tell: bool) -> None:
+    def refuse(self, source: str, line: int, error: SluiceError, *, tell: bool) -> None:
         """Remember a bad line, and say so at once."""
         self.errors.append({"line": line, "code": error.code, "error": str(error)})
         if tell:
@@ -169,7 +169,7 @@ async def _submit_file(
     late: ResultTimeout | None = None
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console(err=True)) as progress:
-        async with AsyncProducer(settings, principal="cli") as producer:
+        async with AsyncProducer(settings) as producer:
             await _accept_lines(producer, file, defaults, tally, progress, tell=not as_json)
             if wait and tally.accepted:
                 bar = progress.add_task("finished", total=len(set(tally.accepted)))
@@ -184,7 +184,9 @@ async def _submit_file(
         click.echo(f"error: {late}", err=True)
         return late.exit_code
     if tally.errors:
-        return InvalidInput.exit_code
+        codes = {error["code"] for error in tally.errors}
+        alone = {frozenset({kind.code}): kind.exit_code for kind in (Denied, QuotaExceeded)}
+        return alone.get(frozenset(codes), InvalidInput.exit_code)
     return 1 if set(tally.statuses) - {"succeeded", "escalated"} else 0
 
 
@@ -203,7 +205,7 @@ async def _accept_lines(
     async def flush() -> None:
         outcomes = await producer.accept([request for _, request in batch])
         for (number, _), outcome in zip(batch, outcomes, strict=True):
-            if isinstance(outcome, Conflict):
+            if isinstance(outcome, SluiceError):
                 tally.refuse(file.name, number, outcome, tell=tell)
             else:
                 tally.accepted.append((outcome.tenant, outcome.id))

@@ -1,4 +1,4 @@
-"""The long-running commands: ``worker``, ``autoscale``, ``sweep``."""
+"""The long-running commands: ``worker``, ``autoscale``, ``sweep``, ``seal``."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
 import click
+import msgspec
 
 from handlers.cli.common import json_option, naming_the_mend, print_json, run, settings_of
 from tasks.log import get_logger
 
 if TYPE_CHECKING:
+    from tasks.seal import Sealed
     from tasks.settings import Settings
     from tasks.sweep import Swept
 
@@ -88,6 +90,51 @@ async def _sweep_forever(settings: Settings) -> None:
             except Exception:  # a sweeper that ends leaves everybody waiting
                 log.exception("sweep failed, trying again")
             await asyncio.sleep(settings.leases.sweep_seconds)
+
+
+@click.command()
+@click.option("--every", is_flag=True, help="Go on, every auditing.seal_seconds, until SIGTERM.")
+@json_option
+@click.pass_context
+def seal(ctx: click.Context, *, every: bool, as_json: bool) -> None:
+    """Seal the audit: write a signed checkpoint over the segments that are new. Several sealers may run."""
+    settings = settings_of(ctx)
+    if every:
+        asyncio.run(_until_told(_seal_forever(settings)))
+        return
+    sealed = run(_seal_once(settings))
+    if as_json:
+        print_json(msgspec.to_builtins(sealed))
+    elif sealed is None:
+        click.echo("another sealer was first")
+    else:
+        click.echo(f"checkpoint {sealed.number}: {sealed.segments} new segments, {sealed.size} in all")
+
+
+async def _seal_once(settings: Settings) -> Sealed | None:
+    from tasks.runtime import open_sealer
+
+    async with open_sealer(settings) as sealer:
+        while True:
+            sealed = await sealer.run_once(force=True)
+            if sealed is None or sealed.complete:
+                return sealed
+
+
+async def _seal_forever(settings: Settings) -> None:
+    from tasks.runtime import open_sealer
+
+    log = get_logger()
+    async with open_sealer(settings) as sealer:
+        while True:
+            pause = settings.auditing.seal_seconds / 4  # so that a sealer that ended is soon replaced by another one
+            try:
+                sealed = await sealer.run_once()
+                if sealed and not sealed.complete:
+                    pause = 0.0
+            except Exception:  # a sealer that ends leaves the tail open
+                log.exception("sealing failed, trying again")
+            await asyncio.sleep(pause)
 
 
 async def _until_told(work: Coroutine[Any, Any, None]) -> None:

@@ -1,46 +1,246 @@
-"""The one place where grants are minted and verified.
+"""The one place where grants are minted and verified, and where roles are asked.
 
-Every door calls :meth:`Gate.mint`; every hop calls :meth:`Gate.verify` before it reads anything else. Until grants
-are signed there is one gate, :class:`OpenGate`, which lets everybody in and vouches for nothing but the digest.
+Every door calls :meth:`Gate.admit` and :meth:`Gate.mint`; every hop calls :meth:`Gate.verify` before it reads anything
+else, then :meth:`Gate.standing`, and :meth:`Gate.allow` for what the request wants. :class:`OpenGate` lets everybody in
+and vouches for nothing but the digest: for development and for tests whose matter is not trust.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Protocol
 
+import msgspec
+
+from tasks.access.grants import Claims, Grant, GrantReader, Mint
+from tasks.access.policy import Act, Policy, Question, load_policy
+from tasks.access.revoked import RevocationList, Revocations
+from tasks.access.signing import GRANT, Keys
 from tasks.contracts.base import sha256
 from tasks.contracts.message import Message
-from tasks.errors import MalformedMessage
+from tasks.errors import BadSignature, Denied, ForgedMessage, NotReady
 
 if TYPE_CHECKING:
     from tasks.contracts.request import Request
+    from tasks.settings import GrantSettings, Settings
+
+
+class Caller(msgspec.Struct, frozen=True):
+    """Whom a door has authenticated: ``subject`` is who, ``roles`` are what policies ask for."""
+
+    subject: str
+    roles: tuple[str, ...] = ()
 
 
 class Gate(Protocol):
-    """Mints and verifies grants."""
+    """Mints and verifies grants, and knows what roles may do."""
 
-    def mint(self, request: Request, principal: str) -> str | None:
-        """Return the grant that travels with ``request``, asked by ``principal``."""
+    def caller(self) -> Caller:
+        """Return whom the local key stands for; raises :class:`NotReady` where there is none."""
 
-    def verify(self, message: Message) -> str:
-        """Return the principal that ``message`` speaks for; raise if its grant does not vouch for id and digest."""
+    def mint(self, request: Request, caller: Caller) -> str | None:
+        """Return the grant that travels with ``request``; raises :class:`Denied` outside the key's scope."""
+
+    def admit(self, request: Request, caller: Caller) -> None:
+        """Raise :class:`Denied` unless ``caller`` may submit ``request`` as it is."""
+
+    def verify(self, message: Message) -> Grant:
+        """Return the grant of ``message``; raise :class:`ForgedMessage` unless it vouches for its id and digest."""
+
+    async def standing(self, grant: Grant) -> None:
+        """Raise :class:`Denied` if ``grant`` has expired or was revoked."""
+
+    def allow(self, grant: Grant, act: Act, name: str) -> None:
+        """Raise :class:`Denied` unless the roles of ``grant`` may do ``act`` to ``name``."""
+
+    def permit(self, caller: Caller, act: Act) -> None:
+        """Raise :class:`Denied` unless ``caller`` may do ``act``, which concerns the whole deployment."""
 
     def verify_body(self, message: Message, body: bytes) -> None:
-        """Raise :class:`MalformedMessage` if ``body`` is not the one that was granted."""
+        """Raise :class:`ForgedMessage` if ``body`` is not the one that was granted."""
 
 
 class OpenGate:
-    """Signs nothing. Only the digest is checked."""
+    """Signs nothing and denies nothing. Only the digest is checked."""
 
-    def mint(self, request: Request, principal: str) -> str | None:
+    def caller(self) -> Caller:
+        """See :class:`Gate`."""
+        return Caller("local")
+
+    def mint(self, request: Request, caller: Caller) -> str | None:
         """See :class:`Gate`."""
         return None
 
-    def verify(self, message: Message) -> str:
+    def admit(self, request: Request, caller: Caller) -> None:
         """See :class:`Gate`."""
-        return f"tenant:{message.tenant}"
+
+    def verify(self, message: Message) -> Grant:
+        """See :class:`Gate`."""
+        return Grant(
+            Claims(
+                sub=f"tenant:{message.tenant}",
+                tenant=message.tenant,
+                roles=(),
+                aud="",
+                iat=0,
+                exp=0,
+                jti=message.id,
+                dig=message.digest,
+                rev=message.revision,
+            )
+        )
+
+    async def standing(self, grant: Grant) -> None:
+        """See :class:`Gate`."""
+
+    def allow(self, grant: Grant, act: Act, name: str) -> None:
+        """See :class:`Gate`."""
+
+    def permit(self, caller: Caller, act: Act) -> None:
+        """See :class:`Gate`."""
 
     def verify_body(self, message: Message, body: bytes) -> None:
         """See :class:`Gate`."""
-        if sha256(body) != message.digest:
-            raise MalformedMessage(f"{message.id}: the body does not match its digest")
+        _check_digest(message, body)
+
+
+class SignedGate:
+    """Signs with this process's keys, verifies by the ring, asks the policies and the revocation list."""
+
+    def __init__(
+        self,
+        settings: GrantSettings,
+        *,
+        keys: Keys,
+        policy: Policy,
+        revoked: RevocationList,
+        now: Callable[[], datetime],
+    ) -> None:
+        self._settings = settings
+        self._keys = keys
+        self._policy = policy
+        self._revoked = revoked
+        self._now = now
+        self._reader = GrantReader(keys.ring, audience=settings.audience)
+        self._mint: Mint | None = None
+
+    def caller(self) -> Caller:
+        """See :class:`Gate`. Subject and roles are those that the key's scope names."""
+        key = self._minting().key
+        subjects = [subject for subject in key.scope.subjects if not subject.endswith("*")]
+        if not subjects:
+            raise NotReady(f"key {key.kid!r} stands for no one subject: name one in the subjects of its scope")
+        return Caller(subjects[0], tuple(role for role in key.scope.roles if not role.endswith("*")))
+
+    def mint(self, request: Request, caller: Caller) -> str | None:
+        """See :class:`Gate`."""
+        now = self._now()
+        return self._minting().mint(
+            subject=caller.subject,
+            tenant=request.tenant,
+            roles=caller.roles,
+            request_id=request.id,
+            digest=request.digest(),
+            now=now,
+            expires=request.deadline or now + timedelta(days=self._settings.max_age_days),
+        )
+
+    def admit(self, request: Request, caller: Caller) -> None:
+        """See :class:`Gate`."""
+        self._minting().check(caller.subject, request.tenant, caller.roles)
+        for act, name in asked_for(request.intent, request.model):
+            self._ask(Question(caller.roles, request.tenant, act, name), caller.subject)
+
+    def verify(self, message: Message) -> Grant:
+        """See :class:`Gate`."""
+        if message.grant is None:
+            raise ForgedMessage(f"{message.id}: no grant")
+        try:
+            grant = self._reader.read(message.grant)
+        except BadSignature as error:
+            raise ForgedMessage(f"{message.id}: {error}") from error
+        claims = grant.claims
+        if claims.jti != message.id:
+            raise ForgedMessage(f"{message.id}: its grant is for request {claims.jti}")
+        if claims.tenant != message.tenant:
+            raise ForgedMessage(f"{message.id}: its grant is for tenant {claims.tenant}, not {message.tenant}")
+        if claims.dig != message.digest:
+            raise ForgedMessage(f"{message.id}: its grant is for another body")
+        if claims.rev != message.revision:
+            raise ForgedMessage(f"{message.id}: its grant is for revision {claims.rev}, not {message.revision}")
+        return grant
+
+    async def standing(self, grant: Grant) -> None:
+        """See :class:`Gate`."""
+        if grant.claims.exp <= self._now().timestamp():
+            expired = datetime.fromtimestamp(grant.claims.exp, self._now().tzinfo)
+            raise Denied(f"grant: expired at {expired.isoformat()}")
+        await self._revoked.check(grant)
+
+    def allow(self, grant: Grant, act: Act, name: str) -> None:
+        """See :class:`Gate`."""
+        self._ask(Question(grant.claims.roles, grant.claims.tenant, act, name), grant.subject)
+
+    def permit(self, caller: Caller, act: Act) -> None:
+        """See :class:`Gate`."""
+        self._ask(Question(caller.roles, "", act), caller.subject)
+
+    def verify_body(self, message: Message, body: bytes) -> None:
+        """See :class:`Gate`."""
+        _check_digest(message, body)
+
+    def _ask(self, question: Question, subject: str) -> None:
+        answer = self._policy.decide(question)
+        if not answer.allowed:
+            roles = ", ".join(question.roles) or "no role"
+            raise Denied(
+                f"{subject} ({roles}) of tenant {question.tenant} may not {question.spelt()}: {answer.because()}; "
+                "`sluice policy check` explains"
+            )
+
+    def _minting(self) -> Mint:
+        if self._mint is None:
+            signer = self._keys.signer(GRANT, self._settings.identity)
+            self._mint = Mint(signer, self._keys.public(signer), audience=self._settings.audience)
+        return self._mint
+
+
+def open_gate(
+    settings: Settings,
+    *,
+    keys: Keys,
+    revocations: Revocations,
+    now: Callable[[], datetime],
+    identity: str | None = None,
+) -> Gate:
+    """Return the gate that ``settings`` ask for; ``identity`` names another key than ``grants.identity``.
+
+    Raises:
+        SettingsError: a policy file is wrong.
+    """
+    grants = settings.grants
+    if grants.mode == "open":
+        return OpenGate()
+    return SignedGate(
+        grants.changed(identity=identity) if identity else grants,
+        keys=keys,
+        policy=load_policy(settings.policy.dir),
+        revoked=RevocationList(revocations, max_age=grants.revocation_seconds, clock=lambda: now().timestamp()),
+        now=now,
+    )
+
+
+def asked_for(intent: str | None, model: str | None) -> list[tuple[Act, str]]:
+    """Return what a request asks leave for before its intent is known."""
+    wanted = [(Act.REQUEST_SUBMIT, "")]
+    if intent is not None:
+        wanted.append((Act.INTENT_OVERRIDE, intent))
+    if model is not None:
+        wanted.append((Act.MODEL_OVERRIDE, model))
+    return wanted
+
+
+def _check_digest(message: Message, body: bytes) -> None:
+    if sha256(body) != message.digest:
+        raise ForgedMessage(f"{message.id}: the body does not match its digest")

@@ -55,7 +55,9 @@ class TeamRunner:
             if task.on_tool is not None:
                 task.on_tool(call)
 
-        bench = Bench(self._tools.for_agent(task.agent), budget=task.agent.max_tool_calls, on_call=finished)
+        bench = Bench(
+            self._tools.for_agent(task.agent), budget=task.agent.max_tool_calls, on_call=finished, permit=task.permit
+        )
         client, label = self._models.client(task.agent, task.model)
         assistant = AssistantAgent(
             name=task.agent.type,

@@ -5,7 +5,7 @@ Nothing here imports AutoGen, so the port costs nothing where no agent runs.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
@@ -36,7 +36,8 @@ class AgentTask:
 
     ``model`` overrides the agent's own. ``session_state`` is the ``session_state`` of the session's previous
     answer, ``None`` on its first turn and without a session. ``on_tool`` is called on the event loop, once
-    for each finished tool call and before the answer; it must not block.
+    for each finished tool call and before the answer; it must not block. ``permit`` is asked before each tool
+    call, by the tool's name, and raises :class:`Denied` where the caller may not use it.
     """
 
     agent: AgentSettings
@@ -46,6 +47,7 @@ class AgentTask:
     model: str | None = None
     session_state: dict[str, Any] | None = None
     on_tool: Callable[[ToolCall], None] | None = None
+    permit: Callable[[str], Awaitable[None]] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,104 +1,245 @@
-"""Read the audit back and check its chains. Needs only the objects, not the system that wrote them."""
+"""Verify the trail. Needs only the bucket, or a copy of it, and the public keys.
+
+One walk along the checkpoints: each one's leaves are read and checked, the tree and the marks are computed again, and
+what the bucket lists is compared with what was sealed. Memory holds what is open, not what was read.
+"""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
-
-import orjson
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
 
 from tasks import keys
-from tasks.contracts.audit import GENESIS, AuditRecord
-from tasks.contracts.base import canonical, parse_versioned, sha256
-from tasks.errors import MalformedMessage, NewerSchema
+from tasks.audit import ledger, note
+from tasks.audit.check import present
+from tasks.audit.faults import Fault, Kind, Verification
+from tasks.audit.ledger import Leaf, State
+from tasks.audit.listing import Listing
+from tasks.audit.note import Checkpoint, spell
+from tasks.audit.segment import Ring
+from tasks.audit.streams import Streams
+from tasks.contracts.base import sha256
+from tasks.errors import IntegrityError, NotFound
 from tasks.stores.objects import ObjectStore
+
+START: Final = "0" * 64
+"""What the first checkpoint names as the one before."""
 
 
 @dataclass(frozen=True)
-class Fault:
-    """What is wrong, and with which record."""
+class Options:
+    """How to verify.
 
-    stream: str
-    sequence: int
-    problem: str
+    ``since``: the number of a checkpoint that is trusted; what it and those before it sealed is not looked at.
+    ``since_note``: that checkpoint as somebody kept it. ``witness``: a store with the checkpoints that a witness has.
+    ``expired_before``: what was sealed before this time may be gone by retention. ``progress`` hears (segments done,
+    of how many).
+    """
 
-
-@dataclass
-class Verification:
-    """What was read, and what was found. Unsigned chains cannot show that a stream's tail or a stream is missing."""
-
-    streams: int = 0
-    segments: int = 0
-    records: int = 0
-    faults: list[Fault] = field(default_factory=list)
-
-    @property
-    def ok(self) -> bool:
-        """Tell whether every chain holds."""
-        return not self.faults
+    since: int | None = None
+    since_note: bytes | None = None
+    witness: ObjectStore | None = None
+    expired_before: datetime | None = None
+    progress: Callable[[int, int], None] = lambda done, total: None
 
 
-async def records(store: ObjectStore) -> AsyncIterator[tuple[str, int, bytes]]:
-    """Yield (stream, first sequence of its segment, line) of every record, by stream, in order."""
-    segments: dict[str, list[tuple[int, str]]] = defaultdict(list)
-    async for key in store.list(keys.AUDIT_PREFIX):
-        stream, _, name = key.rpartition("/")
-        segments[stream.rpartition("/")[2]].append((int(name.partition(".")[0]), key))
-    for stream in sorted(segments):
-        for first, key in sorted(segments[stream]):
-            for line in (await store.get(key)).splitlines():
-                yield stream, first, line
+async def verify(store: ObjectStore, ring: Ring, options: Options | None = None) -> Verification:
+    """Check everything from the first checkpoint, or after ``options.since``, to the newest segment."""
+    return await _Walk(store, ring, options or Options()).run()
 
 
-async def read(store: ObjectStore, *, request_id: str | None = None) -> list[AuditRecord]:
-    """Return the records of ``request_id``, or all, by time."""
-    found = [
-        record
-        async for _, _, line in records(store)
-        if (request_id is None or request_id.encode() in line)
-        and (record := parse_versioned(AuditRecord, line))
-        and request_id in (None, record.request_id)
-    ]
-    return sorted(found, key=lambda record: (record.time, record.stream, record.sequence))
+class _Walk:
+    def __init__(self, store: ObjectStore, ring: Ring, options: Options) -> None:
+        self._store = store
+        self._ring = ring
+        self._options = options
+        self._report = Verification()
+        self._state: State | None = State()
+        self._listing = Listing(store)
+        self._previous: str | None = START
+        self._origin: str | None = None
+        self._last: Checkpoint | None = None
+        self._streams = Streams(store, ring, self._report, expired_before=options.expired_before)
+        self._done = 0
+        self._total = 0
 
+    async def run(self) -> Verification:
+        numbers = [int(key.rpartition("/")[2]) async for key in self._store.list(keys.CHECKPOINTS) if _numbered(key)]
+        first = await self._start()
+        await self._measure(numbers)
+        expected = first
+        for number in numbers:
+            if number < first:
+                continue
+            if number != expected:
+                self._gap(expected, number)
+            await self._checkpoint(number)
+            expected = number + 1
+        await self._streams.unsealed(await self._listing.rest(), self._state)
+        self._streams.truncated()
+        if self._options.witness is not None:
+            await self._witness(self._options.witness, first, expected)
+        self._caveats(first)
+        return self._report
 
-async def verify(store: ObjectStore) -> Verification:
-    """Check that every stream starts at its genesis and has no gap, and that each record is the one the next names."""
-    report = Verification()
-    stream, expected, previous, segment = "", 0, GENESIS, -1
-    async for name, first, line in records(store):
-        if name != stream:
-            stream, expected, previous, segment = name, 0, GENESIS, -1
-            report.streams += 1
-        if first != segment:
-            segment = first
-            report.segments += 1
-        report.records += 1
+    # Where to begin, and how far it is ---------------------------------------------------------------
+
+    async def _start(self) -> int:
+        since = self._options.since
+        if since is None:
+            await self._listing.start(None)
+            return 0
+        key = keys.checkpoint(since)
+        data = await self._store.get(key)
+        if self._options.since_note not in (None, data):
+            self._fault(Kind.FORKED, key, "it is not the checkpoint that was kept")
+        found = note.read(data, self._ring)
+        self._state = await ledger.read_state(self._store, since, found.state)
+        if self._state.tree.root().hex() != found.root or found.number != since:
+            raise IntegrityError(f"{key} and its state do not belong together: verify from the beginning")
+        self._previous, self._origin, self._last = sha256(data), found.origin, found
+        self._done = found.size
+        await self._listing.start(found.time - ledger.LOOK_BACK)
+        await self._recently_sealed(found)
+        return since + 1
+
+    async def _recently_sealed(self, found: Checkpoint) -> None:
+        """Tell the listing what was sealed up to ``found`` and is listed all the same."""
+        start, number = found.time - ledger.LOOK_BACK, found.number
+        while True:
+            self._listing.sealed(leaf.key for leaf in await ledger.read_leaves(self._store, number, found.leaves))
+            number -= 1
+            if number < 0:
+                return
+            found = note.read(await self._store.get(keys.checkpoint(number)), self._ring)
+            if found.time < start - ledger.LOOK_BACK:
+                return
+
+    async def _measure(self, numbers: list[int]) -> None:
+        """Learn how many segments there are, for the progress bar."""
+        if numbers:
+            try:
+                newest = note.read(await self._store.get(keys.checkpoint(numbers[-1])), self._ring)
+            except (IntegrityError, NotFound):
+                return  # said when it is its turn
+            self._total = newest.size
+
+    def _progress(self, done: int) -> None:
+        self._options.progress(self._done + done, self._total)
+
+    # One checkpoint ------------------------------------------------------------------------------------
+
+    def _gap(self, expected: int, number: int) -> None:
+        for absent in range(expected, number):
+            self._fault(Kind.GAP, keys.checkpoint(absent), f"it is not there, and {keys.checkpoint(number)} is")
+        self._previous, self._state = None, None
+
+    async def _checkpoint(self, number: int) -> None:
+        key = keys.checkpoint(number)
+        data = await self._store.get(key)
+        self._report.checkpoints += 1
         try:
-            record = parse_versioned(AuditRecord, line)
-        except (MalformedMessage, NewerSchema) as error:
-            report.faults.append(Fault(stream, expected, f"unreadable: {error}"))
-            expected += 1
-            continue
-        problem = _problem(record, line, stream, expected, previous)
-        if problem:
-            report.faults.append(Fault(stream, record.sequence, problem))
-        expected, previous = record.sequence + 1, sha256(line)
-    return report
+            found = note.read(data, self._ring)
+        except IntegrityError as error:
+            kind = Kind.BAD_SIGNATURE if error.code == "bad_signature" else Kind.ALTERED
+            self._fault(kind, key, str(error))
+            self._previous, self._state = None, None
+            return
+        if found.number != number:
+            self._fault(Kind.REORDERED, key, f"this is checkpoint {found.number}")
+            self._previous, self._state = None, None
+            return
+        if self._previous is not None and found.previous != self._previous:
+            # One of the two was exchanged; both are signed, and the chain says that they do not belong together.
+            self._fault(Kind.FORKED, keys.checkpoint(max(number - 1, 0)), f"{key} follows another one of that number")
+        if self._origin not in (None, found.origin):
+            self._fault(Kind.FORKED, key, f"it is of the ledger {found.origin!r}, not {self._origin!r}")
+        if self._last and found.time < self._last.time:
+            self._fault(Kind.REORDERED, key, "its time is before that of the checkpoint before it")
+        self._previous, self._origin = sha256(data), found.origin
+        await self._sealed(found)
+        self._last = found
+
+    async def _sealed(self, found: Checkpoint) -> None:
+        """Check what a checkpoint stands on: the list of its leaves, their segments, its state."""
+        key = keys.checkpoint(found.number)
+        stored = await self._stored_state(found)
+        leaves = await self._leaves(found)
+        if leaves is not None:
+            self._listing.sealed(leaf.key for leaf in leaves)
+            await self._streams.sealed(leaves, self._state, found, self._progress)
+            self._done += len(leaves)
+        state = self._state
+        if state is not None and leaves is not None:
+            state.advance(leaves, found.time)
+            if (state.tree.root().hex(), state.tree.size) != (found.root, found.size):
+                self._fault(Kind.FORKED, key, "its root is not that of the segments before it and its own")
+            if stored is not None and stored.to_lines() != state.to_lines():
+                name = keys.ledger_state(found.number, found.state)
+                self._fault(Kind.ALTERED, name, "its marks do not follow from the segments that were sealed")
+        else:
+            self._state = stored
+        for lost in await self._listing.settle(found.time, ledger.LOOK_BACK):
+            self._streams.inserted(lost, f"not in {key} nor in any one before it")
+
+    async def _leaves(self, found: Checkpoint) -> list[Leaf] | None:
+        name = keys.leaves(found.number, found.leaves)
+        try:
+            return await ledger.read_leaves(self._store, found.number, found.leaves)
+        except NotFound:
+            self._fault(Kind.MISSING, name, "the list of what the checkpoint seals is not there")
+        except IntegrityError as error:
+            self._fault(Kind.ALTERED, name, str(error))
+        return None
+
+    async def _stored_state(self, found: Checkpoint) -> State | None:
+        name = keys.ledger_state(found.number, found.state)
+        try:
+            return await ledger.read_state(self._store, found.number, found.state)
+        except NotFound:
+            self._fault(Kind.MISSING, name, "the marks of the checkpoint are not there")
+        except IntegrityError as error:
+            self._fault(Kind.ALTERED, name, str(error))
+        return None
+
+    # The witness, and what is said at the end -----------------------------------------------------------
+
+    async def _witness(self, witness: ObjectStore, first: int, expected: int) -> None:
+        async for key in witness.list(keys.CHECKPOINTS, after=keys.checkpoint(first - 1) if first else ""):
+            if not _numbered(key):
+                continue
+            kept = await witness.get(key)
+            try:
+                found = note.read(kept, self._ring)
+            except IntegrityError as error:
+                self._fault(Kind.BAD_SIGNATURE, key, f"at the witness: {error}")
+                continue
+            ours = await present(self._store, key)
+            if ours is None and found.number >= expected:
+                self._fault(Kind.TRUNCATED, key, "the witness has it, and the bucket has not")
+            elif ours is not None and ours != kept:
+                self._fault(Kind.FORKED, key, "the witness has another one of that number")
+
+    def _caveats(self, first: int) -> None:
+        say = self._report.caveats.append
+        if first:
+            say(f"what was sealed up to checkpoint {first - 1} was not looked at")
+        if self._last is None:
+            say("there is no checkpoint: missing streams and missing tails cannot be excluded")
+        elif self._options.witness is None:
+            place = f"checkpoint {self._last.number} of {spell(self._last.time)}"
+            say(f"truncation after {place} cannot be excluded without a witness")
+        if self._report.unsealed:
+            say(f"{self._report.unsealed} segments are not sealed yet: a tail that is missing there would not show")
+        if self._report.expired:
+            say(f"{self._report.expired} segments are gone by retention: of these only place and hashes were checked")
+
+    def _fault(self, kind: Kind, name: str, reason: str, stream: str = "", sequence: int | None = None) -> None:
+        self._report.add(Fault(kind, name, reason, stream, sequence))
 
 
-def _problem(record: AuditRecord, line: bytes, stream: str, expected: int, previous: str) -> str:
-    try:
-        spelt = canonical(orjson.loads(line))
-    except (orjson.JSONDecodeError, RecursionError):
-        spelt = b""
-    if spelt != line:
-        return "not in canonical form"
-    if record.stream != stream:
-        return f"belongs to stream {record.stream}"
-    if record.sequence != expected:
-        return f"sequence {expected} expected: a record is missing, repeated or out of order"
-    if record.previous != previous:
-        return "the record before it was altered or replaced"
-    return ""
+def _numbered(key: str) -> bool:
+    name = key.removeprefix(keys.CHECKPOINTS)
+    return len(name) == 12 and name.isdecimal()

@@ -40,6 +40,13 @@ class Action(StrEnum):
     MODEL_PROMOTED = "model.promoted"
     MODEL_ROLLED_BACK = "model.rolled_back"
     MODEL_REFUSED = "model.refused"
+    MESSAGE_REPLAYED = "message.replayed"
+    GRANT_FORGED = "grant.forged"
+    PERMISSION_VIOLATION = "permission.violation"
+    STREAM_CLOSED = "stream.closed"
+    AUDIT_GAP = "audit.gap"
+    ALERT_RAISED = "alert.raised"
+    QUOTA_EXCEEDED = "quota.exceeded"
 
 
 class Decision(StrEnum):

@@ -19,7 +19,7 @@ class Row(Contract, frozen=True, kw_only=True):
 
     ``generation`` counts the times that the request was handed to a queue, so that an old confirmation is not taken
     for a new one; ``losses`` how often its message was then gone with nobody at it. ``holder`` is the attempt that has
-    the lease, empty when none has.
+    the lease, empty when none has. ``throttled``: it waits for a slot of its tenant, see docs/quotas.md.
     """
 
     tenant: str
@@ -42,12 +42,13 @@ class Row(Contract, frozen=True, kw_only=True):
     deadline: float | None = None
     session: str = ""
     parked: bool = False
+    throttled: bool = False
 
     @property
     def state(self) -> str:
         """Return the word that a person reads: ``waiting``, ``running``, ``parked`` or ``delayed``."""
         if self.holder:
             return "running"
-        if self.parked:
+        if self.parked or self.throttled:
             return "parked"
         return "waiting" if self.published else "delayed"

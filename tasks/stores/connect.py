@@ -15,6 +15,7 @@ from tasks.stores.redis_broker import RedisBroker
 from tasks.stores.redis_register import RedisRegister
 from tasks.stores.redis_relay import RedisRelay
 from tasks.stores.results import ResultStore
+from tasks.stores.revocations import RedisRevocations
 from tasks.stores.s3 import audit_store, data_store
 from tasks.stores.sessions import SessionStore
 
@@ -27,6 +28,7 @@ class Stores(Struct, frozen=True):
     register: RedisRegister
     broker: RedisBroker
     relay: RedisRelay
+    revocations: RedisRevocations
     data: ObjectStore
     audit: ObjectStore
     bodies: BodyStore
@@ -52,6 +54,7 @@ def connect(settings: Settings) -> Stores:
         register=RedisRegister(link),
         broker=RedisBroker(link),
         relay=RedisRelay(link),
+        revocations=RedisRevocations(link),
         data=data,
         audit=audit_store(settings),
         bodies=BodyStore(data, inline_bytes=settings.queue.inline_bytes),

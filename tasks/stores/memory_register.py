@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
+from hashlib import sha1
 from typing import Any
 
 from tasks import keys
 from tasks.contracts.row import Row, Stage
 from tasks.errors import LeaseLost
-from tasks.stores.register import Begun, Due, Handover, Opened, Verdict
+from tasks.stores.register import (
+    NO_LIMITS,
+    SPENT_FIELDS,
+    Begun,
+    Due,
+    Handover,
+    Limits,
+    Opened,
+    Spent,
+    Verdict,
+    turn,
+)
 
 Index = dict[str, float]
 
@@ -26,34 +38,58 @@ class MemoryRegister:
         self._queued: dict[str, Index] = defaultdict(dict)
         self._released: dict[str, str] = {}
         self._lines: dict[tuple[str, str], list[str]] = defaultdict(list)
+        self._admitted: dict[str, set[str]] = defaultdict(set)
+        self._throttled: dict[str, Index] = defaultdict(dict)
+        self._usage: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
 
     def forget(self, ref: str) -> None:
         """Drop the tombstone of ``ref``."""
         self._done.pop(ref, None)
 
-    async def open(self, rows: Sequence[Row], *, due: float) -> list[Opened]:
+    async def open(
+        self, rows: Sequence[Row], *, due: float, limits: Sequence[Limits] = (), day: str = ""
+    ) -> list[Opened]:
         """See the port."""
-        return [self._open(row, due) for row in rows]
+        chosen = limits or [NO_LIMITS] * len(rows)
+        return [self._open(row, due, limit, day) for row, limit in zip(rows, chosen, strict=True)]
 
-    def _open(self, row: Row, due: float) -> Opened:
+    def _open(self, row: Row, due: float, limit: Limits, day: str) -> Opened:
         ref = keys.ref(row.tenant, row.id)
         standing = self.rows.get(ref)
         if standing:
             return Opened.SAME if standing.digest == row.digest else Opened.CONFLICT
         if ref in self._done:
             return Opened.FINISHED if self._done[ref] == row.digest else Opened.CONFLICT
-        self.rows[ref] = row
-        self._unpublished[ref] = due
+        if limit.most_open is not None and self._open_of(row.tenant) >= limit.most_open:
+            return Opened.FULL
+        used = self._usage[row.tenant, day]
+        if limit.tokens is not None and used["input_tokens"] + used["output_tokens"] >= limit.tokens:
+            return Opened.SPENT
+        if limit.micros is not None and used["micros"] >= limit.micros:
+            return Opened.SPENT
+        is_throttled = limit.slots is not None and len(self._admitted[row.tenant]) >= limit.slots
+        self.rows[ref] = row.changed(throttled=is_throttled)
+        if is_throttled:
+            self._throttled[row.tenant][ref] = turn(row)
+        else:
+            self._admitted[row.tenant].add(ref)
+            self._unpublished[ref] = due
         if row.deadline is not None:
             self._deadlines[ref] = row.deadline
         if row.session:
             self._line(row).append(ref)
-        return Opened.CREATED
+        return Opened.THROTTLED if is_throttled else Opened.CREATED
+
+    def _open_of(self, tenant: str) -> int:
+        return sum(row.tenant == tenant for row in self.rows.values())
 
     async def published(self, marks: Sequence[tuple[str, str, int]], *, now: float) -> None:
         """See the port."""
         for ref, queue, generation in marks:
             row = self.rows.get(ref)
+            if row and row.throttled:
+                self._set(ref, recorded=True)
+                continue
             if row is None or (row.queue, row.generation) != (queue, generation):
                 continue
             if row.published or row.holder or row.parked:
@@ -73,6 +109,8 @@ class MemoryRegister:
         now: float,
         lease: float,
         attempts: int,
+        queue: str = "",
+        seal: str = "",
     ) -> Begun:
         """See the port."""
         row = self.rows.get(ref)
@@ -80,8 +118,10 @@ class MemoryRegister:
             return Begun(Verdict.FINISHED if ref in self._done else Verdict.UNKNOWN)
         if row.digest != digest:
             return Begun(Verdict.MISMATCH)
-        if (row.stage, row.revision) != (stage, revision):
+        if (row.stage, row.revision) != (stage, revision) or queue not in ("", row.queue):
             return Begun(Verdict.STALE)
+        if seal and seal != sha1(row.message.encode(), usedforsecurity=False).hexdigest():
+            return Begun(Verdict.MISMATCH)
         if row.holder == holder:
             verdict = Verdict.EXHAUSTED if row.attempts > attempts else Verdict.STARTED
             return Begun(verdict, row.attempts)
@@ -92,6 +132,7 @@ class MemoryRegister:
         if stage is Stage.WORK and row.session and self._line(row)[:1] != [ref]:
             self._set(ref, parked=True, published=False, holder="")
             self._leases.pop(ref, None)
+            self._admitted[row.tenant].discard(ref)
             return Begun(Verdict.PARKED)
         count = row.attempts + 1
         self._set(
@@ -102,8 +143,10 @@ class MemoryRegister:
             published=True,
             recorded=True,
             parked=False,
+            throttled=False,
             losses=0,
         )
+        self._admitted[row.tenant].add(ref)
         self._leases[ref] = now + lease
         return Begun(Verdict.EXHAUSTED if count > attempts else Verdict.STARTED, count)
 
@@ -153,7 +196,9 @@ class MemoryRegister:
         self._leases.pop(ref, None)
         self._unpublished[ref] = due
 
-    async def clear(self, ref: str, *, revision: int, digest: str, now: float, remember: int) -> str | None:
+    async def clear(
+        self, ref: str, *, revision: int, digest: str, now: float, remember: int, spent: Spent | None = None
+    ) -> str | None:
         """See the port. Nothing is forgotten by itself: no clock runs here."""
         row = self.rows.get(ref)
         if row and row.revision != revision:
@@ -165,7 +210,45 @@ class MemoryRegister:
         self._released.pop(ref, None)
         for index in (self._leases, self._unpublished, self._deadlines, self._queued[row.queue]):
             index.pop(ref, None)
+        self._admitted[row.tenant].discard(ref)
+        self._throttled[row.tenant].pop(ref, None)
+        if spent:
+            counts = {name: getattr(spent, name) for name in SPENT_FIELDS}
+            self._usage[row.tenant, spent.day].update({"requests": 1, **counts})
         return self._release(row, ref, now) if row.session else None
+
+    async def release(self, tenant: str, *, slots: int | None, now: float, due: float, most: int) -> list[Row]:
+        """See the port."""
+        waiting, released = self._throttled[tenant], []
+        for _ in range(most):
+            if not waiting or (slots is not None and len(self._admitted[tenant]) >= slots):
+                break
+            ref = min(waiting, key=lambda ref: (waiting[ref], ref))
+            del waiting[ref]
+            row = self.rows.get(ref)
+            if row and row.throttled:
+                self._admitted[tenant].add(ref)
+                self._unpublished[ref] = due
+                changed = self._set(ref, throttled=False, due=due)
+                released += [changed] if changed.recorded else []
+        return released
+
+    async def throttled_tenants(self) -> list[str]:
+        """See the port."""
+        return sorted(tenant for tenant, waiting in self._throttled.items() if waiting)
+
+    async def heal(self, tenant: str) -> None:
+        """See the port."""
+        self._admitted[tenant] &= self.rows.keys()
+
+    async def usage(self, tenant: str, day: str) -> dict[str, int]:
+        """See the port."""
+        return {name: self._usage[tenant, day][name] for name in ("requests", *SPENT_FIELDS)}
+
+    async def load(self, tenant: str) -> dict[str, int]:
+        """See the port."""
+        admitted, throttled = len(self._admitted[tenant]), len(self._throttled[tenant])
+        return {"open": self._open_of(tenant), "admitted": admitted, "throttled": throttled}
 
     def _release(self, row: Row, ref: str, now: float) -> str | None:
         line = self._line(row)
@@ -175,6 +258,7 @@ class MemoryRegister:
             return None
         self._set(line[0], parked=False, published=False, due=now, generation=successor.generation + 1)
         self._unpublished[line[0]] = now
+        self._admitted[row.tenant].add(line[0])
         return line[0]
 
     async def seize(self, ref: str, holder: str, *, now: float, lease: float) -> bool:
@@ -182,7 +266,7 @@ class MemoryRegister:
         row = self.rows.get(ref)
         if row is None or (_is_live(row, now) and row.holder != holder):
             return False
-        self._set(ref, holder=holder, lease_end=now + lease, parked=False)
+        self._set(ref, holder=holder, lease_end=now + lease, parked=False, throttled=False)
         self._queued[row.queue].pop(ref, None)
         self._unpublished.pop(ref, None)
         self._leases[ref] = now + lease

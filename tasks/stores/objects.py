@@ -23,8 +23,8 @@ class ObjectStore(Protocol):
     async def exists(self, key: str) -> bool:
         """Tell whether ``key`` exists."""
 
-    def list(self, prefix: str) -> AsyncIterator[str]:
-        """Yield the keys under ``prefix`` (a path that ends in ``/``), in no order."""
+    def list(self, prefix: str, *, after: str = "") -> AsyncIterator[str]:
+        """Yield the keys under ``prefix`` (it ends in ``/``), sorted; with ``after`` those that sort after it."""
 
 
 class MemoryObjectStore:
@@ -54,8 +54,8 @@ class MemoryObjectStore:
         """See :class:`ObjectStore`."""
         return key in self.objects
 
-    async def list(self, prefix: str) -> AsyncIterator[str]:
+    async def list(self, prefix: str, *, after: str = "") -> AsyncIterator[str]:
         """See :class:`ObjectStore`."""
         for key in sorted(self.objects):
-            if key.startswith(prefix):
+            if key.startswith(prefix) and key > after:
                 yield key

@@ -12,7 +12,18 @@ from tasks.contracts.row import Row, Stage
 from tasks.errors import LeaseLost
 from tasks.stores import scripts
 from tasks.stores.link import Command, Link
-from tasks.stores.register import Begun, Due, Handover, Opened, Verdict
+from tasks.stores.register import (
+    NO_LIMITS,
+    SPENT_FIELDS,
+    Begun,
+    Due,
+    Handover,
+    Limits,
+    Opened,
+    Spent,
+    Verdict,
+    turn,
+)
 
 _TRUE_FALSE = {True: "1", False: "0"}
 
@@ -23,18 +34,20 @@ class RedisRegister:
     def __init__(self, link: Link) -> None:
         self._link = link
 
-    async def open(self, rows: Sequence[Row], *, due: float) -> list[Opened]:
+    async def open(
+        self, rows: Sequence[Row], *, due: float, limits: Sequence[Limits] = (), day: str = ""
+    ) -> list[Opened]:
         """See the port."""
         calls: list[tuple[Sequence[str], Command]] = []
-        for row in rows:
+        for row, limit in zip(rows, limits or [NO_LIMITS] * len(rows), strict=True):
             ref = keys.ref(row.tenant, row.id)
             line = keys.session_line(row.tenant, row.session) if row.session else ""
             deadline = "" if row.deadline is None else repr(row.deadline)
             fields = [part for pair in to_hash(row, line).items() for part in pair]
             calls.append(
                 (
-                    [keys.row(ref), keys.done(ref), keys.UNPUBLISHED, keys.DEADLINES],
-                    [ref, row.digest, repr(due), deadline, line, *fields],
+                    [keys.row(ref), keys.done(ref), keys.UNPUBLISHED, keys.DEADLINES, *_tenant_keys(row.tenant, day)],
+                    [ref, row.digest, repr(due), deadline, line, *_limit(limit), repr(turn(row)), row.tenant, *fields],
                 )
             )
         return [Opened(_text(answer)) for answer in await self._link.run_each(scripts.OPEN, calls)]
@@ -60,12 +73,14 @@ class RedisRegister:
         now: float,
         lease: float,
         attempts: int,
+        queue: str = "",
+        seal: str = "",
     ) -> Begun:
         """See the port."""
         verdict, count = await self._link.run(
             scripts.BEGIN,
             [keys.row(ref), keys.done(ref), keys.LEASES, keys.UNPUBLISHED],
-            [ref, stage.value, revision, digest, holder, repr(now), repr(now + lease), attempts],
+            [ref, stage.value, revision, digest, holder, repr(now), repr(now + lease), attempts, queue, seal],
         )
         return Begun(Verdict(_text(verdict)), int(count))
 
@@ -98,14 +113,62 @@ class RedisRegister:
         if not kept:
             raise LeaseLost(f"{ref}: another attempt holds the lease")
 
-    async def clear(self, ref: str, *, revision: int, digest: str, now: float, remember: int) -> str | None:
+    async def clear(
+        self, ref: str, *, revision: int, digest: str, now: float, remember: int, spent: Spent | None = None
+    ) -> str | None:
         """See the port."""
+        tenant = ref.partition("/")[0]
+        places = [keys.open_requests(tenant), keys.admitted(tenant), keys.throttled(tenant)]
+        counts: list[str | int] = []
+        if spent:
+            used = {name: getattr(spent, name) for name in SPENT_FIELDS}
+            counts = ["requests", 1, *(part for name, count in used.items() if count for part in (name, count))]
         released = await self._link.run(
             scripts.CLEAR,
-            [keys.row(ref), keys.done(ref), keys.LEASES, keys.UNPUBLISHED, keys.DEADLINES],
-            [ref, revision, digest, repr(now), remember],
+            [
+                *(keys.row(ref), keys.done(ref), keys.LEASES, keys.UNPUBLISHED, keys.DEADLINES, *places),
+                keys.usage(tenant, spent.day if spent else ""),
+            ],
+            [ref, revision, digest, repr(now), remember, *counts],
         )
         return _text(released) if released else None
+
+    async def release(self, tenant: str, *, slots: int | None, now: float, due: float, most: int) -> list[Row]:
+        """See the port."""
+        flat = await self._link.run(
+            scripts.RELEASE,
+            [keys.admitted(tenant), keys.throttled(tenant), keys.THROTTLED, keys.UNPUBLISHED],
+            [tenant, "" if slots is None else slots, repr(due), most],
+        )
+        return [
+            from_hash(_text(ref), dict(zip(fields[::2], fields[1::2], strict=True)))
+            for ref, fields in zip(flat[::2], flat[1::2], strict=True)
+        ]
+
+    async def throttled_tenants(self) -> list[str]:
+        """See the port."""
+        return sorted(_text(tenant) for tenant in await self._link.call("SMEMBERS", keys.THROTTLED))
+
+    async def heal(self, tenant: str) -> None:
+        """See the port."""
+        await self._link.run(scripts.HEAL, [keys.open_requests(tenant), keys.admitted(tenant)], [])
+
+    async def usage(self, tenant: str, day: str) -> dict[str, int]:
+        """See the port."""
+        fields = await self._link.call("HGETALL", keys.usage(tenant, day))
+        found = {_text(name): int(count) for name, count in fields.items()}
+        return {name: found.get(name, 0) for name in ("requests", *SPENT_FIELDS)}
+
+    async def load(self, tenant: str) -> dict[str, int]:
+        """See the port."""
+        counts = await self._link.calls(
+            [
+                ("SCARD", keys.open_requests(tenant)),
+                ("SCARD", keys.admitted(tenant)),
+                ("ZCARD", keys.throttled(tenant)),
+            ]
+        )
+        return dict(zip(("open", "admitted", "throttled"), map(int, counts), strict=True))
 
     async def seize(self, ref: str, holder: str, *, now: float, lease: float) -> bool:
         """See the port."""
@@ -185,6 +248,7 @@ def to_hash(row: Row, session_line: str) -> dict[str, str]:
         "deadline": "" if row.deadline is None else repr(row.deadline),
         "session": session_line,
         "parked": _TRUE_FALSE[row.parked],
+        "throttled": _TRUE_FALSE[row.throttled],
     }
 
 
@@ -197,6 +261,15 @@ def from_hash(ref: str, fields: Mapping[bytes, bytes]) -> Row:
     values["deadline"] = values["deadline"] or None
     values["session"] = values["session"].rpartition("/")[2]
     return msgspec.convert(values, Row, strict=False)
+
+
+def _tenant_keys(tenant: str, day: str) -> list[str]:
+    sets = [keys.open_requests(tenant), keys.admitted(tenant), keys.throttled(tenant)]
+    return [*sets, keys.THROTTLED, keys.usage(tenant, day)]
+
+
+def _limit(limit: Limits) -> list[str | int]:
+    return ["" if most is None else most for most in (limit.most_open, limit.slots, limit.tokens, limit.micros)]
 
 
 def _text(value: bytes | str) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import Protocol
+from typing import Final, Protocol
 
 from msgspec import Struct
 
@@ -16,12 +16,19 @@ from tasks.contracts.row import Row, Stage
 
 
 class Opened(StrEnum):
-    """What became of an attempt to open a row."""
+    """What became of an attempt to open a row.
+
+    ``THROTTLED``: created, and it waits for a slot of its tenant. ``FULL`` and ``SPENT``: not created, for too many
+    wait already, or the day's budget is used up.
+    """
 
     CREATED = "created"
     SAME = "same"
     FINISHED = "finished"
     CONFLICT = "conflict"
+    THROTTLED = "throttled"
+    FULL = "full"
+    SPENT = "spent"
 
 
 class Verdict(StrEnum):
@@ -29,7 +36,8 @@ class Verdict(StrEnum):
 
     ``STARTED`` and ``EXHAUSTED`` hold the lease; the latter may only end the request. ``HELD``, ``STALE``, ``PARKED``
     and ``FINISHED`` mean: acknowledge and leave. ``UNKNOWN`` means that the register has never heard of it or has
-    forgotten it. ``MISMATCH`` means that the body is not the one that was accepted.
+    forgotten it. ``MISMATCH`` means that the body, or the message, is not the one that the
+    register has.
     """
 
     STARTED = "started"
@@ -47,6 +55,37 @@ class Begun(Struct, frozen=True):
 
     verdict: Verdict
     attempts: int = 0
+
+
+class Limits(Struct, frozen=True):
+    """What a tenant may have: open requests, slots, tokens and millionths of money a day. None: as much as it likes."""
+
+    most_open: int | None = None
+    slots: int | None = None
+    tokens: int | None = None
+    micros: int | None = None
+
+
+NO_LIMITS: Final = Limits()
+
+
+class Spent(Struct, frozen=True):
+    """What a finished request used, on which day (``YYYY-MM-DD``, UTC). ``micros`` are millionths of money."""
+
+    day: str
+    input_tokens: int = 0
+    output_tokens: int = 0
+    micros: int = 0
+    unpriced: int = 0
+
+
+SPENT_FIELDS: Final = ("input_tokens", "output_tokens", "micros", "unpriced")
+_AHEAD: Final = 1e10
+
+
+def turn(row: Row) -> float:
+    """Return what orders the requests of a tenant that wait for a slot: high priority first, then as accepted."""
+    return row.accepted_at - (_AHEAD if row.queue.endswith(".high") else 0.0)
 
 
 class Handover(Struct, frozen=True):
@@ -68,8 +107,13 @@ class Due(StrEnum):
 class Register(Protocol):
     """The port. ``ref`` is ``tenant/id``, see :func:`tasks.keys.ref`."""
 
-    async def open(self, rows: Sequence[Row], *, due: float) -> list[Opened]:
-        """Create the rows that are new, unpublished; if nobody publishes one by ``due``, the sweeper does."""
+    async def open(
+        self, rows: Sequence[Row], *, due: float, limits: Sequence[Limits] = (), day: str = ""
+    ) -> list[Opened]:
+        """Create the rows that are new, unpublished; if nobody publishes one by ``due``, the sweeper does.
+
+        ``limits`` are those of each row's tenant, ``day`` is that of the budgets.
+        """
 
     async def published(self, marks: Sequence[tuple[str, str, int]], *, now: float) -> None:
         """Mark (ref, queue, generation) as published at ``now``, unless the row has moved on since."""
@@ -85,8 +129,14 @@ class Register(Protocol):
         now: float,
         lease: float,
         attempts: int,
+        queue: str = "",
+        seal: str = "",
     ) -> Begun:
-        """Take the lease for ``lease`` seconds, or say why not. Counts an attempt, of ``attempts`` at most."""
+        """Take the lease for ``lease`` seconds, or say why not. Counts an attempt, of ``attempts`` at most.
+
+        ``queue`` is where the message was found and ``seal`` the SHA-1 of its JSON; where they are given, a row that
+        waits in another queue is ``STALE`` for it, and one whose message is another a ``MISMATCH``.
+        """
 
     async def extend(self, leases: Sequence[tuple[str, str]], *, now: float, lease: float) -> list[bool]:
         """Extend each (ref, holder) that still has its lease; tell for each that no other attempt has taken it."""
@@ -105,11 +155,31 @@ class Register(Protocol):
             LeaseLost: another attempt has the lease.
         """
 
-    async def clear(self, ref: str, *, revision: int, digest: str, now: float, remember: int) -> str | None:
-        """Remove the row of an ended revision, remember its digest for ``remember`` seconds.
+    async def clear(
+        self, ref: str, *, revision: int, digest: str, now: float, remember: int, spent: Spent | None = None
+    ) -> str | None:
+        """Remove the row of an ended revision, remember its digest for ``remember`` seconds, count what it ``spent``.
 
         Returns the ref of the session's next request if that one was parked and is released now.
         """
+
+    async def release(self, tenant: str, *, slots: int | None, now: float, due: float, most: int) -> list[Row]:
+        """Give free slots to requests that wait for one, to ``most`` of them; return those to be published now.
+
+        What the audit does not have yet is left to the sweeper, after ``due``.
+        """
+
+    async def throttled_tenants(self) -> list[str]:
+        """Return the tenants that have requests waiting for a slot."""
+
+    async def heal(self, tenant: str) -> None:
+        """Take the slots from requests that are gone: a server that lost a row may have kept its slot."""
+
+    async def usage(self, tenant: str, day: str) -> dict[str, int]:
+        """Return what the tenant used on ``day``: the fields of :class:`Spent`, and ``requests``."""
+
+    async def load(self, tenant: str) -> dict[str, int]:
+        """Return how many requests of the tenant are ``open``, ``admitted`` and ``throttled``."""
 
     async def seize(self, ref: str, holder: str, *, now: float, lease: float) -> bool:
         """Take the lease without counting an attempt, unless a live one exists. For ending an overdue request."""

@@ -45,7 +45,8 @@ class TwoStepRelay:
 
     async def publish(self, rows: Sequence[Row], *, now: float) -> None:
         """See the port."""
-        await self._broker.publish([Parcel(row.queue, reference(row), row.message, now) for row in rows])
+        parcels = [Parcel(row.queue, reference(row), row.message, now) for row in rows if not row.throttled]
+        await self._broker.publish(parcels)
         await self._register.published([(reference(row), row.queue, row.generation) for row in rows], now=now)
 
     async def hand_over(self, ref: str, holder: str, handover: Handover, *, now: float, due: float) -> None:
@@ -63,7 +64,7 @@ class TwoStepRelay:
 async def publish_waiting(ref: str, register: Register, relay: Relay, *, now: float) -> bool:
     """Publish a row that waits in the register, as it stands; tell whether it still waited."""
     row = await register.get(ref)
-    if row is None or row.published or row.holder or row.parked:
+    if row is None or row.published or row.holder or row.parked or row.throttled:
         return False
     await relay.publish([row], now=now)
     return True

@@ -81,10 +81,10 @@ class S3ObjectStore:
             raise self._failed("head", key, error) from error
         return True
 
-    async def list(self, prefix: str) -> AsyncIterator[str]:
+    async def list(self, prefix: str, *, after: str = "") -> AsyncIterator[str]:
         """See :class:`tasks.stores.objects.ObjectStore`."""
         try:
-            async for page in obstore.list(self._store, prefix):
+            async for page in obstore.list(self._store, prefix, offset=after or None):
                 for item in page:
                     yield item["path"]
         except (BaseError, ValueError) as error:
@@ -98,6 +98,12 @@ class S3ObjectStore:
 def data_store(settings: Settings) -> S3ObjectStore:
     """Return the bucket of results, sessions and bodies."""
     return S3ObjectStore(settings.data_bucket, region=settings.region, endpoint=settings.s3_endpoint)
+
+
+def witness_store(settings: Settings) -> S3ObjectStore | None:
+    """Return the bucket of the witness, if there is one."""
+    bucket = settings.auditing.witness_bucket
+    return S3ObjectStore(bucket, region=settings.region, endpoint=settings.s3_endpoint) if bucket else None
 
 
 def audit_store(settings: Settings) -> S3ObjectStore:

@@ -13,6 +13,8 @@ from tasks.stores.link import Script
 
 _QUEUED: Final = keys.queued("")
 _ROW: Final = keys.row("")
+USAGE_SECONDS: Final = 100 * 24 * 3600
+"""How long what a tenant used on a day is remembered."""
 
 # Who is first in a session's line. Refs whose row is gone are dropped: nobody would ever clear them.
 _HEAD: Final = f"""
@@ -35,6 +37,11 @@ local function push(queue, item, at_front)
 end
 """
 
+# The set of a tenant's requests that have a slot.
+_SLOTS: Final = f"""
+local function slots(ref) return '{keys.admitted("")}' .. string.match(ref, '^[^/]*') end
+"""
+
 # A row that is gone leaves no trace.
 _FORGET: Final = f"""
 local function forget(ref)
@@ -44,8 +51,9 @@ local function forget(ref)
 end
 """
 
-# KEYS row done UNPUBLISHED DEADLINES
-# ARGV ref digest due deadline session-line field value [field value ...]
+# KEYS row done UNPUBLISHED DEADLINES open admitted throttled THROTTLED usage
+# ARGV ref digest due deadline session-line most-open slots tokens micros turn tenant field value [field value ...]
+# Empty: no limit. What waits for a slot is published by whoever frees one: it is nothing for the sweeper.
 OPEN: Final = Script("""
 local digest = redis.call('HGET', KEYS[1], 'digest')
 if digest then
@@ -57,17 +65,37 @@ if past then
   if past == ARGV[2] then return 'finished' end
   return 'conflict'
 end
-redis.call('HSET', KEYS[1], unpack(ARGV, 6))
-redis.call('ZADD', KEYS[3], ARGV[3], ARGV[1])
+if ARGV[6] ~= '' and redis.call('SCARD', KEYS[5]) >= tonumber(ARGV[6]) then return 'full' end
+if ARGV[8] ~= '' or ARGV[9] ~= '' then
+  local used = redis.call('HMGET', KEYS[9], 'input_tokens', 'output_tokens', 'micros')
+  local tokens = tonumber(used[1] or 0) + tonumber(used[2] or 0)
+  if ARGV[8] ~= '' and tokens >= tonumber(ARGV[8]) then return 'spent' end
+  if ARGV[9] ~= '' and tonumber(used[3] or 0) >= tonumber(ARGV[9]) then return 'spent' end
+end
+redis.call('HSET', KEYS[1], unpack(ARGV, 12))
+redis.call('SADD', KEYS[5], ARGV[1])
+local throttled = ARGV[7] ~= '' and redis.call('SCARD', KEYS[6]) >= tonumber(ARGV[7])
+if throttled then
+  redis.call('HSET', KEYS[1], 'throttled', '1')
+  redis.call('ZADD', KEYS[7], ARGV[10], ARGV[1])
+  redis.call('SADD', KEYS[8], ARGV[11])
+else
+  redis.call('SADD', KEYS[6], ARGV[1])
+  redis.call('ZADD', KEYS[3], ARGV[3], ARGV[1])
+end
 if ARGV[4] ~= '' then redis.call('ZADD', KEYS[4], ARGV[4], ARGV[1]) end
 if ARGV[5] ~= '' then redis.call('RPUSH', ARGV[5], ARGV[1]) end
-return 'created'
+return throttled and 'throttled' or 'created'
 """)
 
 # KEYS row UNPUBLISHED queued
 # ARGV ref queue generation now
 PUBLISHED: Final = Script("""
-local r = redis.call('HMGET', KEYS[1], 'queue', 'generation', 'published', 'holder', 'parked')
+local r = redis.call('HMGET', KEYS[1], 'queue', 'generation', 'published', 'holder', 'parked', 'throttled')
+if r[6] == '1' then
+  redis.call('HSET', KEYS[1], 'recorded', '1')
+  return 0
+end
 if r[1] ~= ARGV[2] or r[2] ~= ARGV[3] or r[3] ~= '0' or r[4] ~= '' or r[5] == '1' then return 0 end
 redis.call('HSET', KEYS[1], 'published', '1', 'recorded', '1', 'queued_at', ARGV[4])
 redis.call('ZREM', KEYS[2], ARGV[1])
@@ -79,7 +107,11 @@ return 1
 # ARGV ref queue generation now item
 # As PUBLISHED, with the publishing itself. The sweeper may have done it since: then there is nothing to do.
 DISPATCH: Final = Script(f"""{_PUSH}
-local r = redis.call('HMGET', KEYS[1], 'queue', 'generation', 'published', 'holder', 'parked')
+local r = redis.call('HMGET', KEYS[1], 'queue', 'generation', 'published', 'holder', 'parked', 'throttled')
+if r[6] == '1' then
+  redis.call('HSET', KEYS[1], 'recorded', '1')
+  return 0
+end
 if r[1] ~= ARGV[2] or r[2] ~= ARGV[3] or r[3] ~= '0' or r[4] ~= '' or r[5] == '1' then return 0 end
 push(ARGV[2], ARGV[5])
 redis.call('HSET', KEYS[1], 'published', '1', 'recorded', '1', 'queued_at', ARGV[4])
@@ -106,17 +138,21 @@ return 1
 """)
 
 # KEYS row done LEASES UNPUBLISHED
-# ARGV ref stage revision digest holder now lease-end attempts
+# ARGV ref stage revision digest holder now lease-end attempts queue seal
+# The seal is the SHA-1 of the message that was found: whoever can write to a queue must not be able to change what the
+# register has. SHA-1 is what Lua has here; finding a second text for a given one (a preimage) is beyond everybody.
+# A turn that waits for the one before it has no slot: that one may need it.
 # The holder's own lease means that the command was sent twice: its first answer was lost.
-BEGIN: Final = Script(f"""{_HEAD}
+BEGIN: Final = Script(f"""{_HEAD}{_SLOTS}
 local r = redis.call('HMGET', KEYS[1], 'digest', 'stage', 'revision', 'holder', 'lease_end', 'attempts', 'queue',
-                     'session')
+                     'session', 'message')
 if not r[1] then
   if redis.call('EXISTS', KEYS[2]) == 1 then return {{'finished', 0}} end
   return {{'unknown', 0}}
 end
 if r[1] ~= ARGV[4] then return {{'mismatch', 0}} end
-if r[2] ~= ARGV[2] or r[3] ~= ARGV[3] then return {{'stale', 0}} end
+if r[2] ~= ARGV[2] or r[3] ~= ARGV[3] or (ARGV[9] ~= '' and ARGV[9] ~= r[7]) then return {{'stale', 0}} end
+if ARGV[10] ~= '' and redis.sha1hex(r[9]) ~= ARGV[10] then return {{'mismatch', 0}} end
 if r[4] == ARGV[5] then
   return {{tonumber(r[6]) > tonumber(ARGV[8]) and 'exhausted' or 'started', tonumber(r[6])}}
 end
@@ -126,12 +162,14 @@ redis.call('ZREM', KEYS[4], ARGV[1])
 if r[2] == 'work' and r[8] ~= '' and head(r[8]) ~= ARGV[1] then
   redis.call('HSET', KEYS[1], 'parked', '1', 'published', '0', 'holder', '')
   redis.call('ZREM', KEYS[3], ARGV[1])
+  redis.call('SREM', slots(ARGV[1]), ARGV[1])
   return {{'parked', 0}}
 end
 local attempts = tonumber(r[6]) + 1
 redis.call('HSET', KEYS[1], 'holder', ARGV[5], 'lease_end', ARGV[7], 'attempts', attempts, 'published', '1',
-           'recorded', '1', 'parked', '0', 'losses', '0')
+           'recorded', '1', 'parked', '0', 'throttled', '0', 'losses', '0')
 redis.call('ZADD', KEYS[3], ARGV[7], ARGV[1])
+redis.call('SADD', slots(ARGV[1]), ARGV[1])
 if attempts > tonumber(ARGV[8]) then return {{'exhausted', attempts}} end
 return {{'started', attempts}}
 """)
@@ -175,9 +213,10 @@ redis.call('ZADD', KEYS[3], ARGV[3], ARGV[1])
 return 1
 """)
 
-# KEYS row done LEASES UNPUBLISHED DEADLINES
-# ARGV ref revision digest now remember
-CLEAR: Final = Script(f"""{_HEAD}
+# KEYS row done LEASES UNPUBLISHED DEADLINES open admitted throttled usage
+# ARGV ref revision digest now remember [field count ...]
+# What was used is counted once, because the row is removed once.
+CLEAR: Final = Script(f"""{_HEAD}{_SLOTS}
 local r = redis.call('HMGET', KEYS[1], 'revision', 'queue', 'session')
 if r[1] and r[1] ~= ARGV[2] then return false end
 redis.call('SET', KEYS[2], ARGV[3], 'EX', ARGV[5])
@@ -187,6 +226,11 @@ redis.call('ZREM', KEYS[3], ARGV[1])
 redis.call('ZREM', KEYS[4], ARGV[1])
 redis.call('ZREM', KEYS[5], ARGV[1])
 redis.call('ZREM', '{_QUEUED}' .. r[2], ARGV[1])
+redis.call('SREM', KEYS[6], ARGV[1])
+redis.call('SREM', KEYS[7], ARGV[1])
+redis.call('ZREM', KEYS[8], ARGV[1])
+for i = 6, #ARGV, 2 do redis.call('HINCRBY', KEYS[9], ARGV[i], ARGV[i + 1]) end
+if #ARGV > 5 then redis.call('EXPIRE', KEYS[9], {USAGE_SECONDS}) end
 if r[3] == '' then return false end
 redis.call('LREM', r[3], 0, ARGV[1])
 local next = head(r[3])
@@ -194,7 +238,45 @@ if not next or redis.call('HGET', '{_ROW}' .. next, 'parked') ~= '1' then return
 redis.call('HSET', '{_ROW}' .. next, 'parked', '0', 'published', '0', 'due', ARGV[4])
 redis.call('HINCRBY', '{_ROW}' .. next, 'generation', 1)
 redis.call('ZADD', KEYS[4], ARGV[4], next)
+redis.call('SADD', slots(next), next)
 return next
+""")
+
+# KEYS admitted throttled THROTTLED UNPUBLISHED
+# ARGV tenant slots due most
+# Rows that were given a slot, each as its ref and its fields. A command whose answer was lost is sent again: what the
+# first one released lies unpublished, and the sweeper publishes it.
+RELEASE: Final = Script(f"""
+local out = {{}}
+for _ = 1, tonumber(ARGV[4]) do
+  if ARGV[2] ~= '' and redis.call('SCARD', KEYS[1]) >= tonumber(ARGV[2]) then break end
+  local ref = redis.call('ZPOPMIN', KEYS[2])[1]
+  if not ref then break end
+  local row = '{_ROW}' .. ref
+  local r = redis.call('HMGET', row, 'throttled', 'recorded')
+  if r[1] == '1' then
+    redis.call('HSET', row, 'throttled', '0', 'due', ARGV[3])
+    redis.call('SADD', KEYS[1], ref)
+    redis.call('ZADD', KEYS[4], ARGV[3], ref)
+    if r[2] == '1' then
+      out[#out + 1] = ref
+      out[#out + 1] = redis.call('HGETALL', row)
+    end
+  end
+end
+if redis.call('EXISTS', KEYS[2]) == 0 then redis.call('SREM', KEYS[3], ARGV[1]) end
+return out
+""")
+
+# KEYS open admitted
+HEAL: Final = Script(f"""
+local gone = 0
+for _, key in ipairs(KEYS) do
+  for _, ref in ipairs(redis.call('SMEMBERS', key)) do
+    if redis.call('EXISTS', '{_ROW}' .. ref) == 0 then gone = gone + redis.call('SREM', key, ref) end
+  end
+end
+return gone
 """)
 
 # KEYS row LEASES UNPUBLISHED
@@ -206,7 +288,7 @@ if not r[1] then
   return 0
 end
 if r[2] ~= ARGV[2] and r[2] ~= '' and tonumber(r[3]) > tonumber(ARGV[3]) then return 0 end
-redis.call('HSET', KEYS[1], 'holder', ARGV[2], 'lease_end', ARGV[4], 'parked', '0')
+redis.call('HSET', KEYS[1], 'holder', ARGV[2], 'lease_end', ARGV[4], 'parked', '0', 'throttled', '0')
 redis.call('ZREM', '{_QUEUED}' .. r[4], ARGV[1])
 redis.call('ZREM', KEYS[3], ARGV[1])
 redis.call('ZADD', KEYS[2], ARGV[4], ARGV[1])

@@ -14,6 +14,7 @@ import pytest
 
 from handlers.producer import AsyncProducer
 from tasks import keys
+from tasks.contracts.base import canonical
 from tasks.contracts.message import Body, Message
 from tasks.contracts.request import Request
 from tasks.contracts.row import Row, Stage
@@ -22,6 +23,7 @@ from tasks.settings import Settings
 from tasks.stores.broker import Parcel
 from tasks.stores.connect import Stores, connect
 from tests.e2e.conftest import Fleet
+from tests.support import trust
 from tests.support.evidence import gather
 
 RESPONDER = keys.agent_pool("responder")
@@ -31,17 +33,20 @@ def tenant_of(test: str) -> str:
     return f"{test}-{time.time_ns()}"
 
 
-async def open_and_publish(stores: Stores, request: Request, version: str, **unknown: object) -> str:
+async def open_and_publish(
+    settings: Settings, stores: Stores, request: Request, version: str, **unknown: object
+) -> str:
     """Put a request on the intent queue whose message has another schema version; return its ref."""
     now = time.time()
     message = Message(
         id=request.id,
         tenant=request.tenant,
         digest=request.digest(),
+        grant=trust.granted(settings, request),
         body=Body(encoding="json", data=request.body().decode()),
         accepted_at=datetime(2026, 1, 1, tzinfo=UTC),
     )
-    raw = orjson.dumps({**orjson.loads(message.to_json()), "schema_version": version, **unknown}).decode()
+    raw = canonical({**orjson.loads(message.to_json()), "schema_version": version, **unknown}).decode()
     row = Row(
         tenant=request.tenant,
         id=request.id,
@@ -65,8 +70,8 @@ async def test_a_newer_minor_version_is_processed_and_a_newer_major_one_handed_b
     minor = Request(id="minor", tenant=tenant, text="What is a queue?")
     major = Request(id="major", tenant=tenant, text="What is a topic?")
     async with connect(settings) as stores, AsyncProducer(settings, tenant=tenant) as producer:
-        major_ref = await open_and_publish(stores, major, "2.0", shape="unknown")
-        await open_and_publish(stores, minor, "1.9", colour="blue")
+        major_ref = await open_and_publish(settings, stores, major, "2.0", shape="unknown")
+        await open_and_publish(settings, stores, minor, "1.9", colour="blue")
         fleet.worker(keys.INTENT_POOL)
         fleet.worker(RESPONDER)
         result = await producer.result("minor", 60)

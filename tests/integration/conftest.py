@@ -7,6 +7,7 @@ from uuid import uuid4
 
 import pytest
 
+from scaling import keyfiles
 from tasks.settings import Settings
 from tasks.stores.connect import Stores, connect
 
@@ -25,6 +26,7 @@ def settings(environment: dict[str, str]) -> Settings:
     return Settings(
         redis_url=environment["SLUICE_REDIS_URL"],
         s3_endpoint=environment["SLUICE_S3_ENDPOINT"],
+        signing=keyfiles.read(environment),
     )
 
 

@@ -12,7 +12,7 @@ from handlers import producer as module
 from handlers.door import Door
 from handlers.producer import AsyncProducer
 from tasks import keys
-from tasks.audit.verify import read
+from tasks.audit.read import read
 from tasks.errors import StoreError
 from tasks.runtime import open_sweeper
 from tasks.settings import Settings

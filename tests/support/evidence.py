@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass, field
 
-from tasks.audit.verify import read, verify
+from tasks.access.sources import load_keys
+from tasks.audit.read import read
+from tasks.audit.verify import verify
 from tasks.contracts.audit import Action, AuditRecord
 from tasks.contracts.base import parse_versioned, sha256
 from tasks.contracts.result import Result
@@ -59,5 +61,5 @@ async def gather(settings: Settings, tenant: str) -> Evidence:
     for record in await read(audit):
         if record.tenant == tenant:
             found.records[record.request_id].append(record)
-    found.faults = list((await verify(audit)).faults)
+    found.faults = list((await verify(audit, load_keys(settings).ring)).faults)
     return found

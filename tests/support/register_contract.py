@@ -1,5 +1,6 @@
 """What every register does. Subclasses give the ``register`` fixture: the fake's and the real one's."""
 
+from hashlib import sha1
 from typing import Any
 
 import pytest
@@ -69,6 +70,18 @@ class RegisterContract:
         row, other = build.row("r1"), build.row("r1", digest="another")
         assert await register.open([row, row, other], due=NOW) == [Opened.CREATED, Opened.SAME, Opened.CONFLICT]
         assert await register.get(ref(row)) == row
+
+    async def test_only_the_message_that_the_row_has_begins_it_and_only_in_its_queue(self, register: Register) -> None:
+        row = await published(register, build.row("r1", message='{"text":"é"}'))
+        own, other = (sha1(text.encode()).hexdigest() for text in (row.message, '{"text":"e"}'))
+        assert (await begin(register, row, queue=row.queue, seal=other)).verdict is Verdict.MISMATCH
+        assert (await begin(register, row, queue="agents.executor", seal=own)).verdict is Verdict.STALE
+        assert await begin(register, row, queue=row.queue, seal=own) == Begun(Verdict.STARTED, 1)
+        await register.advance(ref(row), "h1", HANDOVER, due=NOW)
+        new = sha1(HANDOVER.message.encode()).hexdigest()
+        moved = {"stage": Stage.WORK, "queue": WORK_QUEUE}
+        assert (await begin(register, row, "h2", **moved, seal=own)).verdict is Verdict.MISMATCH
+        assert await begin(register, row, "h2", **moved, seal=new) == Begun(Verdict.STARTED, 1)
 
     async def test_the_same_id_of_two_tenants_is_two_requests(self, register: Register) -> None:
         rows = [build.row("r1", tenant="a"), build.row("r1", tenant="b", digest="another")]

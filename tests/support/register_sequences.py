@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from tasks.contracts.row import Stage
 from tasks.errors import LeaseLost
-from tasks.stores.register import Due, Handover, Register
+from tasks.stores.register import Due, Handover, Limits, Register
 from tests.support import build
 from tests.support.build import NOW
 
@@ -32,7 +32,8 @@ def _op(name: str, **fields: st.SearchStrategy[Any]) -> st.SearchStrategy[Operat
 
 OPERATIONS = st.lists(
     st.one_of(
-        _op("open", other=st.sampled_from([False, False, False, True])),
+        _op("open", other=st.sampled_from([False, False, False, True]), slots=st.sampled_from([None, None, 1])),
+        _op("release", slots=st.sampled_from([None, 1, 2])),
         _op("publish", stale=st.sampled_from([0, 0, 0, 1])),
         _op("begin", holder=_holders, stale=st.sampled_from([False, False, False, True]), attempts=st.integers(1, 3)),
         _op("begin", holder=_holders, stale=st.just(False), attempts=st.integers(1, 3)),
@@ -77,11 +78,16 @@ class Player:
             "overdue": await register.overdue(now=self.now, limit=2),
             "lost": [await register.lost(queue, before=far, limit=10) for queue in QUEUES],
             "counts": await register.counts(),
+            "load": await register.load("default"),
+            "throttled": await register.throttled_tenants(),
         }
 
-    async def _open(self, id: str, other: bool) -> Any:  # noqa: A002
+    async def _open(self, id: str, other: bool, slots: int | None) -> Any:  # noqa: A002
         row = ROWS[id].changed(digest="another") if other else ROWS[id]
-        return await self.register.open([row], due=self.now + 10)
+        return await self.register.open([row], due=self.now + 10, limits=[Limits(most_open=3, slots=slots)])
+
+    async def _release(self, id: str, slots: int | None) -> Any:  # noqa: A002
+        return await self.register.release("default", slots=slots, now=self.now, due=self.now + 10, most=2)
 
     async def _publish(self, id: str, stale: int) -> Any:  # noqa: A002
         row = await self.register.get(f"default/{id}") or ROWS[id]

@@ -4,25 +4,25 @@ import asyncio
 import contextlib
 from collections import Counter
 from collections.abc import Callable
-from datetime import datetime, timedelta
 from typing import Any
 
 import orjson
 
 from handlers.door import Accepted, Door
 from tasks import keys
-from tasks.access.gate import OpenGate
+from tasks.access.gate import Caller, Gate, OpenGate
 from tasks.access.redact import Redactor
+from tasks.access.signing import audit_purpose
+from tasks.access.sources import throwaway
 from tasks.agents.fake import FakeRunner
 from tasks.agents.types import AgentRunner
 from tasks.attempt import Deps, Disposition, Hop
-from tasks.audit import verify
+from tasks.audit import read as trail
 from tasks.audit.stream import AuditStream
 from tasks.contracts.asked import Asked
 from tasks.contracts.audit import AuditRecord
 from tasks.contracts.request import Request
 from tasks.contracts.result import IntentInfo, Result
-from tasks.contracts.words import new_id
 from tasks.finish import Finisher
 from tasks.heartbeat import Heartbeat
 from tasks.route import Route
@@ -37,6 +37,7 @@ from tasks.stores.sessions import SessionStore
 from tasks.sweep import Sweeper
 from tasks.work import Work
 from tests.support import build
+from tests.support.clock import Clock
 
 RESPONDER = "agents.responder"
 HUMAN = "agents.human_escalation"
@@ -44,23 +45,6 @@ HUMAN = "agents.human_escalation"
 
 class Died(BaseException):
     """A process was killed. No ``except Exception`` can catch it, as none can catch SIGKILL."""
-
-
-class Clock:
-    """Stands until a test turns it."""
-
-    def __init__(self) -> None:
-        self.time = build.EPOCH
-
-    def __call__(self) -> datetime:
-        return self.time
-
-    @property
-    def seconds(self) -> float:
-        return self.time.timestamp()
-
-    def advance(self, seconds: float) -> None:
-        self.time += timedelta(seconds=seconds)
 
 
 class FlakyStore(MemoryObjectStore):
@@ -111,6 +95,8 @@ class World:
         self.audit_store = FlakyStore()
         self.results = ResultStore(self.data)
         self.sessions = SessionStore(self.data)
+        self.keys = throwaway()
+        self.gate: Gate = OpenGate()
         self._streams: list[AuditStream] = []
 
     @property
@@ -120,7 +106,15 @@ class World:
     def stream(self, name: str = "test") -> AuditStream:
         """Return a new process's audit stream. It writes when it has to, never by time."""
         redact = Redactor(self.settings.auditing.sensitive_fields).value
-        stream = AuditStream(f"{name}-{new_id()}", self.audit_store, redact=redact, now=self.clock, flush_seconds=3600)
+        stream = AuditStream(
+            name,
+            self.audit_store,
+            host="test",
+            signer=self.keys.signer(audit_purpose(name)),
+            redact=redact,
+            now=self.clock,
+            flush_seconds=3600,
+        )
         self._streams.append(stream)
         return stream
 
@@ -134,6 +128,7 @@ class World:
             relay=self.relay,
             now=self.clock,
             remember_seconds=self.settings.leases.remember_seconds,
+            quotas=self.settings.quotas,
             passed=passed,
         )
 
@@ -156,7 +151,7 @@ class World:
             settings=self.settings,
             worker=f"{pool}@test",
             pool=pool,
-            gate=OpenGate(),
+            gate=self.gate,
             audit=audit,
             register=self.register,
             broker=self.broker,
@@ -174,7 +169,7 @@ class World:
         return Door(
             self.settings,
             name="test",
-            gate=OpenGate(),
+            gate=self.gate,
             audit=self.stream("door"),
             register=self.register,
             relay=self.relay,
@@ -203,6 +198,7 @@ class World:
             broker=self.broker,
             relay=self.relay,
             audit=audit,
+            gate=self.gate,
             finisher=self.finisher(audit, passed),
             now=self.clock,
         )
@@ -210,7 +206,7 @@ class World:
     async def accept(self, text: str = "What is a sluice?", **fields: Any) -> Request:
         """Let a request in."""
         asked = build.request(text, **fields)
-        [outcome] = await self.door().accept([asked], principal="alice")
+        [outcome] = await self.door().accept([asked], caller=Caller("alice", ("user",)))
         assert isinstance(outcome, Accepted), outcome
         return asked
 
@@ -239,7 +235,7 @@ class World:
 
     async def records(self, asked: Request) -> list[AuditRecord]:
         """Return the durable audit records of a request."""
-        return await verify.read(self.audit_store, request_id=asked.id)
+        return await trail.read(self.audit_store, request_id=asked.id)
 
     async def actions(self, asked: Request) -> Counter[str]:
         """Count the durable audit records of a request by action."""

@@ -8,14 +8,23 @@ import msgspec
 import pytest
 
 from tasks import keys
+from tasks.access.sources import throwaway
 from tasks.audit import stream as module
-from tasks.audit import verify
+from tasks.audit.faults import Verification
+from tasks.audit.read import read
+from tasks.audit.segment import unpack
 from tasks.audit.stream import AuditStream
-from tasks.contracts.audit import GENESIS
+from tasks.audit.verify import verify
+from tasks.contracts.audit import GENESIS, Action
 from tasks.contracts.base import canonical
 from tasks.errors import AlreadyExists, StoreError
+from tasks.stores.objects import ObjectStore
 from tests.support import build
-from tests.support.world import Clock, FlakyStore
+from tests.support.clock import Clock
+from tests.support.world import FlakyStore
+
+KEYS = throwaway()
+NAME = "s1~h1~b1"
 
 
 @pytest.fixture
@@ -29,8 +38,19 @@ def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def open_stream(store: FlakyStore, **fields: Any) -> AuditStream:
-    standard = {"redact": lambda value: value, "now": Clock(), "flush_seconds": 3600}
+    standard = {
+        "host": "h1",
+        "signer": KEYS.signer("audit:s1"),
+        "redact": lambda value: value,
+        "now": Clock(),
+        "flush_seconds": 3600,
+        "boot": lambda: "b1",
+    }
     return AuditStream("s1", store, **{**standard, **fields})
+
+
+async def verified(store: ObjectStore) -> Verification:
+    return await verify(store, KEYS.ring)
 
 
 @pytest.fixture
@@ -52,14 +72,14 @@ async def test_records_are_chained_from_genesis_in_order(store: FlakyStore, stre
     await stream.commit()
     assert [record.sequence for record in records] == [0, 1, 2]
     assert [record.previous for record in records] == [GENESIS, records[0].hash(), records[1].hash()]
-    assert await verify.read(store) == records
-    assert (await verify.verify(store)).ok
+    assert await read(store) == records
+    assert (await verified(store)).ok
 
 
 async def test_a_record_says_when_where_and_what(stream: AuditStream) -> None:
     event = build.event(reason="because", details={"n": 1, "ok": True, "ms": 1.5, "s": "x"})
     record = stream.report(event)
-    assert (record.time, record.stream) == (build.EPOCH, "s1")
+    assert (record.time, record.stream) == (build.EPOCH, NAME)
     assert {name: getattr(record, name) for name in event.__struct_fields__} == msgspec.structs.asdict(event)
 
 
@@ -70,7 +90,7 @@ async def test_a_commit_returns_when_its_records_are_durable(store: FlakyStore, 
     assert not commit.done()
     store.free.set()
     await commit
-    assert len(await verify.read(store)) == 1
+    assert len(await read(store)) == 1
 
 
 async def test_many_commits_at_once_need_few_writes(store: FlakyStore, stream: AuditStream) -> None:
@@ -78,7 +98,7 @@ async def test_many_commits_at_once_need_few_writes(store: FlakyStore, stream: A
         for index in range(500):
             group.create_task(stream.commit([build.event(request_id=f"r{index}")]))
     assert len(store.writes) <= 3
-    report = await verify.verify(store)
+    report = await verified(store)
     assert (report.ok, report.records) == (True, 500)
 
 
@@ -90,7 +110,7 @@ async def test_what_arrives_during_a_write_shares_the_next_one(store: FlakyStore
     await asyncio.sleep(0)
     store.free.set()
     await asyncio.gather(first, *rest)
-    assert store.writes == [keys.segment("s1", first, build.EPOCH) for first in (0, 1)]
+    assert store.writes == [keys.segment(NAME, first, build.EPOCH) for first in (0, 1)]
 
 
 async def test_commits_that_come_close_together_share_a_write_and_one_after_a_pause_waits_for_nobody(
@@ -134,7 +154,18 @@ async def test_closing_writes_what_is_pending(store: FlakyStore) -> None:
     stream.report(build.event())
     await stream.close()
     await stream.close()
-    assert len(await verify.read(store)) == 1
+    assert [record.action for record in await read(store)] == [Action.REQUEST_ACCEPTED, Action.STREAM_CLOSED]
+
+
+async def test_a_stream_says_that_it_ends_and_is_not_used_again(store: FlakyStore) -> None:
+    boots = iter(("b1", "b2", "b3"))
+    stream = open_stream(store, boot=lambda: next(boots))
+    await stream.commit([build.event()])
+    await stream.close()
+    await stream.commit([build.event()])
+    assert [record.stream for record in await read(store)].count("s1~h1~b2") == 1
+    await stream.close()
+    assert (await verified(store)).ok
 
 
 async def test_a_store_that_fails_and_recovers_loses_and_reorders_nothing(
@@ -146,8 +177,8 @@ async def test_a_store_that_fails_and_recovers_loses_and_reorders_nothing(
     assert not any(commit.done() for commit in commits)
     store.fail = None
     await asyncio.gather(*commits, stream.commit([build.event(request_id="r5")]))
-    assert [record.request_id for record in await verify.read(store)] == [f"r{index}" for index in range(6)]
-    assert (await verify.verify(store)).ok
+    assert [record.request_id for record in await read(store)] == [f"r{index}" for index in range(6)]
+    assert (await verified(store)).ok
 
 
 async def test_a_write_that_arrived_although_it_failed_is_not_written_twice(store: FlakyStore) -> None:
@@ -162,9 +193,9 @@ async def test_a_write_that_arrived_although_it_failed_is_not_written_twice(stor
     await stream.commit([build.event()])
     await stream.commit([build.event()])
     await stream.close()
-    assert len(lossy.writes) == 3
-    report = await verify.verify(lossy)
-    assert (report.ok, report.records, report.segments) == (True, 2, 2)
+    assert len(lossy.writes) == 4  # the last one closes the stream
+    report = await verified(lossy)
+    assert (report.ok, report.records, report.segments) == (True, 3, 3)
     with pytest.raises(AlreadyExists):
         await lossy.create(lossy.writes[0], b"")
 
@@ -174,15 +205,15 @@ async def test_a_large_backlog_becomes_several_segments(
 ) -> None:
     monkeypatch.setattr(module, "MAX_SEGMENT_RECORDS", 10)
     await stream.commit([build.event() for _ in range(25)])
-    assert store.writes == [keys.segment("s1", first, build.EPOCH) for first in (0, 10, 20)]
-    assert (await verify.verify(store)).ok
+    assert store.writes == [keys.segment(NAME, first, build.EPOCH) for first in (0, 10, 20)]
+    assert (await verified(store)).ok
 
 
 async def test_a_segment_holds_canonical_lines(store: FlakyStore, stream: AuditStream) -> None:
     record = stream.report(build.event(reason="é\n"))
     await stream.commit()
     [segment] = store.objects.values()
-    assert segment == canonical(record.to_dict()) + b"\n"
+    assert unpack(segment).lines == [canonical(record.to_dict())]
 
 
 async def test_a_commit_that_is_cancelled_does_not_take_its_records_back(
@@ -196,7 +227,7 @@ async def test_a_commit_that_is_cancelled_does_not_take_its_records_back(
         await commit
     store.free.set()
     await stream.commit([build.event()])
-    assert (await verify.verify(store)).records == 2
+    assert (await verified(store)).records == 2
 
 
 async def test_what_is_reported_is_redacted_before_it_is_hashed(store: FlakyStore) -> None:
@@ -207,8 +238,8 @@ async def test_what_is_reported_is_redacted_before_it_is_hashed(store: FlakyStor
     record = stream.report(event)
     await stream.close()
     assert b"hunter2" not in record.to_bytes()
-    assert b"hunter2" not in b"".join(store.objects.values())
-    assert (await verify.verify(store)).ok
+    assert b"hunter2" not in b"".join(line for data in store.objects.values() for line in unpack(data).lines)
+    assert (await verified(store)).ok
 
 
 @pytest.mark.parametrize("request_id", ["4111111111111111", "token:17", "0190f3a2-6e1b-7c3d-8004-000000000009"])

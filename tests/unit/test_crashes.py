@@ -3,6 +3,7 @@
 import pytest
 
 from tasks import keys
+from tasks.access.gate import Caller
 from tasks.agents.fake import FakeRunner
 from tasks.attempt import Disposition
 from tasks.audit.verify import verify
@@ -23,10 +24,10 @@ async def assert_whole(world: World, asked: Request) -> None:
     named = {record.details.get("sha256") for record in await world.records(asked)}
     assert sha256(world.data.objects[stored[0]]) in named
     assert {"request.accepted", "result.written"} <= set(await world.actions(asked))
-    assert (await verify(world.audit_store)).ok
+    assert (await verify(world.audit_store, world.keys.ring)).ok
     assert world.register.rows == {}
     assert await world.register.counts() == {"leased": 0, "delayed": 0}
-    same = await world.door().accept([asked], principal="alice")
+    same = await world.door().accept([asked], caller=Caller("alice"))
     assert [outcome.acceptance.value for outcome in same] == ["same"]
 
 

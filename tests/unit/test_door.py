@@ -3,6 +3,7 @@
 import pytest
 
 from handlers.door import Acceptance, Accepted
+from tasks.access.gate import Caller
 from tasks.attempt import Disposition
 from tasks.contracts.base import parse_versioned
 from tasks.contracts.message import Message
@@ -13,7 +14,7 @@ from tests.support.world import World
 
 
 async def accept(world: World, *requests: Request) -> list[Accepted | Conflict]:
-    return await world.door().accept(requests, principal="alice")
+    return await world.door().accept(requests, caller=Caller("alice"))
 
 
 def waiting(world: World) -> list[str]:

@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime
 
+import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
@@ -41,8 +42,26 @@ def test_segments_sort_by_time_and_number() -> None:
     days = [datetime(2030, 1, 9, tzinfo=UTC), datetime(2030, 1, 10, tzinfo=UTC)]
     segments = [keys.segment("door-1", first, day) for day in days for first in (0, 9, 10)]
     assert segments == sorted(segments)
-    assert segments[0] == "audit/2030/01/09/door-1/000000000000.jsonl"
+    assert segments[0] == "audit/2030/01/09/00/0000.000~door-1~000000000000.jsonl.zst"
     assert segments[0].startswith(keys.AUDIT_PREFIX)
+
+
+def test_the_key_of_a_segment_says_time_stream_and_number() -> None:
+    time = datetime(2030, 1, 9, 23, 59, 58, 123000, tzinfo=UTC)
+    stream = keys.stream("intent+agents.planner", "a_host~b", "b1")
+    assert stream == "intent+agents.planner~a-host-b~b1"
+    key = keys.segment(stream, 17, time)
+    assert keys.parse_segment(key) == (time, stream, 17)
+    assert keys.segment_after(time) < key < keys.segment_after(time.replace(microsecond=124000))
+    assert keys.stream_component(stream) == "intent+agents.planner"
+
+
+@pytest.mark.parametrize(
+    "key", ["audit/2030/13/09/00/0000.000~s~000000000000.jsonl.zst", "audit/x", "audit/2030/01/09/s/0"]
+)
+def test_what_is_no_key_of_a_segment_is_said(key: str) -> None:
+    with pytest.raises(ValueError, match=r"segment|month"):
+        keys.parse_segment(key)
 
 
 def test_each_pool_has_two_queues_and_polls_the_high_one_first() -> None:

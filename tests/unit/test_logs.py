@@ -4,6 +4,7 @@ import asyncio
 import io
 import json
 import logging
+import sys
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from tasks import logs
+from tasks.access.redact import Redactor
 from tasks.log import bound, bound_fields, get_logger
 
 SECRET = "hunter2hunter2"
@@ -21,7 +23,9 @@ log = get_logger()
 def _as_it_was() -> Iterator[None]:
     root, ours = logging.getLogger(), logging.getLogger("sluice")
     before = root.handlers[:], root.level, ours.level
+    hook = sys.excepthook
     yield
+    sys.excepthook = hook
     root.handlers[:] = before[0]
     root.setLevel(before[1])
     ours.setLevel(before[2])
@@ -34,7 +38,7 @@ class Lines:
         self._stream = io.StringIO()
 
     def configure(self, level: str = "INFO", *fields: str) -> None:
-        logs.configure(level, fields)
+        logs.configure(level, Redactor(fields))
         [handler] = logging.getLogger().handlers
         assert isinstance(handler, logging.StreamHandler)
         handler.setStream(self._stream)
@@ -58,7 +62,7 @@ def lines() -> Lines:
 
 
 def test_lines_go_to_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
-    logs.configure("INFO", [])
+    logs.configure("INFO", Redactor([]))
     log.info("a")
     log.info("b")
     out, err = capsys.readouterr()
@@ -182,3 +186,18 @@ def test_a_process_with_logs_of_its_own_gets_a_readable_line(caplog: pytest.LogC
     [record] = caplog.records
     assert record.getMessage() == "worker ready tenant='t1' pool='intent'"
     assert record.filename == "test_logs.py"
+
+
+def test_what_nobody_catches_is_redacted_too(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    logs.configure("INFO", Redactor(["password"]))
+    try:
+        raise RuntimeError(f"password={SECRET}")  # noqa: TRY301  the traceback is wanted
+    except RuntimeError as error:
+        sys.excepthook(type(error), error, error.__traceback__)
+    said = capsys.readouterr().err
+    assert said.startswith("Traceback (most recent call last):")
+    assert "password=[redacted]" in said
+    assert SECRET not in said

@@ -174,3 +174,40 @@ def test_without_fields_tokens_and_cards_are_still_found() -> None:
 
 def test_a_field_name_is_no_pattern() -> None:
     assert Redactor(["a.b"]).value({"axb": "v", "a.b": "v"}) == {"axb": "v", "a.b": REDACTED}
+
+
+@pytest.mark.parametrize("address", ["ana@example.org", "first.last+tag@mail.example.co.uk", "a@b.de"])
+@pytest.mark.parametrize(
+    "phone", ["+49 30 1234567", "0049 30 1234567", "(030) 1234567", "030 12345678", "555-123-4567"]
+)
+def test_personal_data_where_it_is_configured(address: str, phone: str) -> None:
+    everything = Redactor(FIELDS, detect=("email", "phone"))
+    assert everything.text(f"ask {address} or {phone}!") == f"ask {REDACTED} or {REDACTED}!"
+    assert redactor.text(f"ask {address} or {phone}!") == f"ask {address} or {phone}!"
+    assert everything.text(address) == REDACTED
+
+
+@pytest.mark.parametrize(
+    "text", ["max_tokens=2000", "input_tokens: 373.", "on 2030-01-01 12:30:15, 3 of 10", "1.2.3-4"]
+)
+def test_numbers_are_no_personal_data(text: str) -> None:
+    assert Redactor(FIELDS, detect=("email", "phone")).text(text) == text
+
+
+def test_a_count_of_tokens_is_no_token() -> None:
+    assert redactor.value({"input_tokens": 12, "access_token": 12}) == {"input_tokens": 12, "access_token": REDACTED}
+
+
+def test_a_private_key_that_was_cut_short_is_gone_whole() -> None:
+    assert redactor.text("it is -----BEGIN PRIVATE KEY-----\nMIIEvQ") == f"it is {REDACTED}"
+
+
+@pytest.mark.parametrize(
+    "text", ["İİİ password=hunter2hunter2", "grüße, Passwort: password: hunter2hunter2", "\ud800 token=hunter2hunter2"]
+)
+def test_letters_that_change_their_length_hide_nothing(text: str) -> None:
+    assert "hunter2" not in redactor.text(text)
+
+
+def test_bytes_are_read_as_text() -> None:
+    assert redactor.value({"raw": b"password=hunter2hunter2"}) == {"raw": f"password={REDACTED}"}

@@ -168,7 +168,7 @@ async def test_another_body_under_an_accepted_id_is_quarantined(world: World) ->
     assert await handle(world, forged) is Disposition.ACK
     assert [message["digest"] for message in quarantined(world)] == [forged.digest]
     quarantine = (await world.records(asked))[-1]
-    assert (quarantine.action, quarantine.decision) == ("message.quarantined", "deny")
+    assert (quarantine.action, quarantine.decision) == ("grant.forged", "deny")
     row = await world.register.get("default/r1")
     assert row is not None
     assert (row.holder, row.attempts) == ("", 0)

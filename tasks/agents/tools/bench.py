@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, cast
 
 from autogen_core import CancellationToken
@@ -16,13 +16,15 @@ from pydantic import BaseModel, ValidationError
 from tasks.agents.tools.base import Tool, readable
 from tasks.agents.types import ToolCall
 from tasks.contracts.strict import explain
-from tasks.errors import ToolError
+from tasks.errors import Denied, ToolError
 
 logger = logging.getLogger(__name__)
 
 
 class Bench(Workbench):
     """Calls tools for an agent, at most ``budget`` times, and reports each finished call to ``on_call``.
+
+    ``permit`` is asked before each one, see :class:`tasks.agents.types.AgentTask`.
 
     AutoGen's own static workbench builds every tool's schema anew for each turn and each call, knows no
     budget and logs all arguments; this one does none of that. It never raises: an agent reads what went
@@ -31,11 +33,19 @@ class Bench(Workbench):
 
     component_type = "workbench"
 
-    def __init__(self, tools: Sequence[Tool[Any]], *, budget: int, on_call: Callable[[ToolCall], None]) -> None:
+    def __init__(
+        self,
+        tools: Sequence[Tool[Any]],
+        *,
+        budget: int,
+        on_call: Callable[[ToolCall], None],
+        permit: Callable[[str], Awaitable[None]] | None = None,
+    ) -> None:
         self._tools = {tool.name: tool for tool in tools}
         self._schemas: list[ToolSchema] = [cast("ToolSchema", tool.schema) for tool in tools]
         self._budget = budget
         self._on_call = on_call
+        self._permit = permit
         self.running: set[asyncio.Future[tuple[str, bool]]] = set()
 
     async def list_tools(self) -> list[ToolSchema]:
@@ -79,6 +89,7 @@ class Bench(Workbench):
         if tool is None:
             return f"Error: there is no tool {name!r}; there are {', '.join(self._tools)}", False
         try:
+            await self._check(name)
             return readable(await tool.call(tool.arguments.model_validate(arguments or {}))), True
         except ValidationError as error:
             return f"Error: {explain(error)}", False
@@ -87,6 +98,14 @@ class Bench(Workbench):
         except Exception:  # a tool's bug is this call's failure, not the request's
             logger.exception("tool %s failed", name)
             return f"Error: the tool {name} failed unexpectedly", False
+
+    async def _check(self, name: str) -> None:
+        try:
+            if self._permit is not None:
+                await self._permit(name)
+        except Denied as error:
+            # Without the reason: who asked, and with which roles, is nothing for a model.
+            raise ToolError(f"whoever asked may not use the tool {name}; answer without it") from error
 
     async def start(self) -> None:
         """Do nothing: the tools need no start."""

@@ -1,0 +1,67 @@
+"""A copy of a bucket in a folder: what ``aws s3 sync`` makes. Keys are the paths of its files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+from tasks.errors import AlreadyExists, NotFound
+
+
+class FolderObjectStore:
+    """An object store in ``folder``. For copies that one process writes or many read."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = str(folder)
+
+    def _path(self, key: str) -> str:
+        return os.path.join(self._folder, key)  # noqa: PTH118  Path takes ten times as long, for each object
+
+    async def create(self, key: str, data: bytes) -> None:
+        """See :class:`tasks.stores.objects.ObjectStore`."""
+        file = Path(self._path(key))
+        file.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with file.open("xb") as output:  # noqa: ASYNC230  as in get
+                output.write(data)
+        except FileExistsError:
+            raise AlreadyExists(key) from None
+
+    async def get(self, key: str) -> bytes:
+        """See :class:`tasks.stores.objects.ObjectStore`."""
+        try:
+            # On the loop: a local file is read faster than a thread is told to.
+            with open(self._path(key), "rb") as file:  # noqa: ASYNC230, PTH123  as above
+                return file.read()
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            raise NotFound(key) from None
+
+    async def read(self, key: str) -> AsyncIterator[bytes]:
+        """See :class:`tasks.stores.objects.ObjectStore`."""
+        yield await self.get(key)
+
+    async def exists(self, key: str) -> bool:
+        """See :class:`tasks.stores.objects.ObjectStore`."""
+        return os.path.isfile(self._path(key))  # noqa: ASYNC240, PTH113  as above
+
+    async def list(self, prefix: str, *, after: str = "") -> AsyncIterator[str]:
+        """See :class:`tasks.stores.objects.ObjectStore`."""
+        for key in _walk(self._path(prefix), prefix):
+            if key > after:
+                yield key
+
+
+def _walk(folder: str, prefix: str) -> Iterator[str]:
+    """Yield the keys below ``folder`` in the order of their spelling, one folder's names in memory at a time."""
+    try:
+        with os.scandir(folder) as entries:
+            # With its slash a folder's name sorts as its keys do.
+            names = sorted(entry.name + ("/" if entry.is_dir() else "") for entry in entries)
+    except FileNotFoundError:
+        return
+    for name in names:
+        if name.endswith("/"):
+            yield from _walk(os.path.join(folder, name), prefix + name)  # noqa: PTH118  as above
+        else:
+            yield prefix + name
