@@ -177,18 +177,10 @@ async def _data_bucket(settings: Settings) -> Finding:
 
 
 async def _audit_bucket(settings: Settings) -> Finding:
-    import boto3
-    from botocore.exceptions import BotoCoreError, ClientError
+    from tasks.stores.objectlock import demand_lock, lock_days
 
-    client = boto3.client("s3", endpoint_url=settings.s3_endpoint, region_name=settings.region)
-    try:
-        answer = await asyncio.to_thread(client.get_object_lock_configuration, Bucket=settings.audit_bucket)
-    except (BotoCoreError, ClientError) as error:
-        return Finding("audit bucket", "error", str(error), "make the bucket with Object Lock, see docs/audit.md")
-    rule = answer["ObjectLockConfiguration"].get("Rule", {}).get("DefaultRetention", {})
-    if rule.get("Mode") != "COMPLIANCE":
-        return Finding("audit bucket", "error", f"default retention {rule or 'none'}", "set compliance mode")
-    return Finding("audit bucket", "ok", f"{settings.audit_bucket}: compliance mode, {rule.get('Days')} days")
+    await demand_lock(settings.changed(auditing=settings.auditing.changed(immutable=True)))
+    return Finding("audit bucket", "ok", f"{settings.audit_bucket}: compliance mode, {lock_days(settings)} days")
 
 
 async def _models(settings: Settings) -> Finding:

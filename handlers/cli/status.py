@@ -53,7 +53,7 @@ async def look(settings: Settings) -> dict[str, Any]:
     """Return what a person who answers for this pipeline wants to see first."""
     from scaling.local import pool_of
     from scaling.processes import Processes
-    from scaling.stack import AUTOSCALER, REDIS, S3, SCHEDULER
+    from scaling.stack import AUTOSCALER, REDIS, S3, SCHEDULER, SEALER
     from tasks.settings_load import home
     from tasks.stores.connect import connect
 
@@ -70,7 +70,8 @@ async def look(settings: Settings) -> dict[str, Any]:
         spawned = by_pid.get(worker["pid"])
         worker["rss_mb"] = _megabytes(spawned.rss_bytes()) if spawned else None
     # Where an embedded stack was started, all of it should run; elsewhere somebody else starts these.
-    missing = {REDIS, S3, SCHEDULER, AUTOSCALER} - {spawned.name for spawned in processes} if processes else set()
+    needed = {REDIS, S3, SCHEDULER, SEALER, AUTOSCALER} if processes else set()
+    missing = needed - {spawned.name for spawned in processes}
     return {
         "missing": sorted(missing),
         "servers": [

@@ -189,9 +189,9 @@ def _check_records(found: Unpacked) -> tuple[str, bool]:
             problem = True
         if problem:
             raise _diagnosis(found)
-        digest = sha256(line)
-        digests.update(digest.digest())
-        previous = digest.hexdigest()
+        digest = sha256(line).digest()
+        digests.update(digest)
+        previous = digest.hex()
         expected += 1
     if digests.hexdigest() != header.digest or len(found.lines) != header.count or not found.lines:
         raise _diagnosis(found)

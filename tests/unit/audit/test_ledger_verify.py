@@ -1,7 +1,7 @@
 """A sealed bucket verifies; whatever is done to it is found, and the object, the record and the kind are named."""
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 
 import orjson
@@ -85,6 +85,43 @@ async def test_segments_past_retention_are_expired_and_not_missing(ledger: Ledge
     del ledger.memory.objects[second]
     report = await ledger.verify(expired_before=cut)
     assert [fault.object for fault in report.faults] == [second]
+
+
+async def test_a_bucket_in_use_is_not_taken_for_one_with_a_gap(ledger: Ledger) -> None:
+    """A segment may be written just after its place was listed, and the next one just before its own is."""
+
+    class InUse(MemoryObjectStore):
+        listings = 0
+
+        async def list(self, prefix: str, *, after: str = "") -> AsyncIterator[str]:
+            self.listings += prefix == keys.AUDIT_PREFIX
+            async for key in super().list(prefix, after=after):
+                if key != hidden or self.listings > 1:
+                    yield key
+
+    stream = ledger.stream("door")
+    for request_id in ("a", "b", "c"):
+        await write(stream, [request_id], clock=ledger.clock)
+    hidden = ledger.listed()[-2]
+    store = InUse()
+    store.objects = ledger.memory.objects
+    report = await ledger.verify(store)
+    assert (report.faults, report.unsealed) == ([], 3)
+    del ledger.memory.objects[hidden]
+    [fault] = await ledger.faults()
+    assert (fault.kind, fault.stream, fault.sequence) == (Kind.MISSING, stream.name, 1)
+
+
+async def test_what_is_not_sealed_is_checked_with_its_kind(ledger: Ledger) -> None:
+    stream = ledger.stream("door")
+    for request_id in ("a", "b"):
+        await write(stream, [request_id], clock=ledger.clock)
+    first, second = ledger.listed()[-2:]
+    objects = dict(ledger.memory.objects)
+    ledger.memory.objects[first] = objects[second]
+    assert (Kind.INSERTED, first) in [(fault.kind, fault.object) for fault in await ledger.faults()]
+    ledger.memory.objects[first] = repacked(objects[first], lambda record: None, random.Random(1))[:-1]
+    assert (Kind.ALTERED, first) in [(fault.kind, fault.object) for fault in await ledger.faults()]
 
 
 # Every way to tamper ------------------------------------------------------------------------------------------
