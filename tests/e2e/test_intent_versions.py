@@ -14,7 +14,7 @@ import pytest
 
 from handlers.producer import AsyncProducer
 from tasks import keys
-from tasks.audit.verify import read
+from tasks.audit.read import read
 from tasks.settings import Settings
 from tasks.settings_load import load
 from tasks.stores.connect import connect
