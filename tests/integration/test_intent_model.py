@@ -1,6 +1,7 @@
 """The classifier that comes with the package: that it loads, what it says, how it refuses damage."""
 
 import asyncio
+import random
 import shutil
 import sys
 
@@ -90,6 +91,17 @@ def test_long_texts_are_cut_and_still_understood(classifier) -> None:
 def test_odd_texts_get_an_answer(classifier, text) -> None:
     (prediction,) = classifier.classify([text])
     assert prediction.label in set(Intent)
+
+
+def test_ten_thousand_random_texts_get_a_label(classifier) -> None:
+    chance = random.Random(0)
+    alphabets = [range(0x20, 0x7F), range(0xA0, 0x600), range(0x2000, 0xD7FF), range(0xE000, 0x1FFFF), range(0x20)]
+    texts = [
+        "".join(map(chr, chance.choices(chance.choice(alphabets), k=chance.randint(0, 24)))) for _ in range(10_000)
+    ]
+    for start in range(0, len(texts), 100):
+        found = classifier.classify(texts[start : start + 100])
+        assert all(one.label in classifier.labels and 0 <= one.confidence <= 1 for one in found)
 
 
 def test_text_that_is_not_unicode_is_refused(classifier) -> None:
