@@ -118,7 +118,7 @@ def test_the_sampler_accounts_for_all_that_was_spent() -> None:
     sampler.start()
     burn(0.08)
     spent = sampler.stop()
-    assert sum(sampler.stacks.values()) == pytest.approx(spent, rel=0.05)
+    assert sum(sampler.stacks.values()) == pytest.approx(spent, rel=0.25)
     here = [seconds for stack, seconds in sampler.stacks.items() if stack[-1].endswith(":burn")]
     assert sum(here) > 0.5 * spent
 
