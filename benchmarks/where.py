@@ -45,8 +45,8 @@ OBJECTS: Final = "object store client"
 PARTS: Final[dict[str, tuple[str, ...]]] = {
     "door and client": ("handlers", "tasks.contracts.request", "tasks.contracts.strict"),
     "hop": (
-        "tasks.consumer", "tasks.attempt", "tasks.route", "tasks.work", "tasks.finish", "tasks.heartbeat",
-        "tasks.runtime", "tasks.keys", "tasks.log", "tasks.logs", "tasks.access", "tasks.settings",
+        "tasks.consumer", "tasks.hop", "tasks.leases", "tasks.attempt", "tasks.route", "tasks.work", "tasks.finish",
+        "tasks.heartbeat", "tasks.runtime", "tasks.keys", "tasks.log", "tasks.logs", "tasks.access", "tasks.settings",
     ),
     "broker": ("tasks.stores.broker", "tasks.stores.redis_broker", "tasks.stores.redis_relay", "tasks.stores.relay"),
     "register": ("tasks.stores.register", "tasks.stores.redis_register", "tasks.stores.board"),

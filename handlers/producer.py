@@ -17,9 +17,8 @@ from handlers.door import Door, Outcome, Refusal
 from tasks import keys
 from tasks.access.gate import open_gate
 from tasks.access.redact import Redactor
-from tasks.access.signing import audit_purpose
 from tasks.access.sources import load_keys
-from tasks.audit.opening import open_stream
+from tasks.audit.opening import open_audit
 from tasks.contracts.base import utc_now
 from tasks.contracts.request import Request
 from tasks.contracts.result import Result
@@ -98,12 +97,11 @@ class AsyncProducer:
         keyset = load_keys(settings)
         self._stores = await self._stack.enter_async_context(connect(settings))
         audit = await self._stack.enter_async_context(
-            open_stream(
+            open_audit(
                 DOOR,
-                settings.auditing,
-                store=self._stores.audit,
-                link=self._stores.link,
-                signer=keyset.signer(audit_purpose(DOOR)),
+                settings,
+                self._stores,
+                keyset=keyset,
                 redactor=Redactor.of(settings.auditing),
                 now=utc_now,
             )

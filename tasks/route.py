@@ -7,11 +7,12 @@ from collections.abc import Awaitable, Callable
 
 from tasks import keys
 from tasks.access.policy import Act
-from tasks.attempt import Attempt, Deps, Hop
+from tasks.attempt import Attempt, Deps
 from tasks.contracts.asked import Asked
 from tasks.contracts.audit import Action
 from tasks.contracts.result import IntentInfo
 from tasks.contracts.row import Stage
+from tasks.hop import Hop
 
 OVERRIDE = "override"
 """The model version that stands in a result whose intent was given by the producer."""

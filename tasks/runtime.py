@@ -16,10 +16,10 @@ from msgspec import Struct
 from tasks import keys
 from tasks.access.gate import Gate, open_gate
 from tasks.access.redact import Redactor
-from tasks.access.signing import CHECKPOINT, Keys, audit_purpose
+from tasks.access.signing import CHECKPOINT, Keys
 from tasks.access.sources import load_keys
-from tasks.attempt import Deps, Hop
-from tasks.audit.opening import open_stream
+from tasks.attempt import Deps
+from tasks.audit.opening import open_audit
 from tasks.audit.stream import AuditStream
 from tasks.consumer import CANCEL_MARGIN_SECONDS, Consumer
 from tasks.contracts.base import utc_now
@@ -27,6 +27,7 @@ from tasks.contracts.words import new_id
 from tasks.errors import StoreError
 from tasks.finish import Finisher
 from tasks.heartbeat import Heartbeat
+from tasks.hop import Hop
 from tasks.log import get_logger
 from tasks.settings import Settings
 from tasks.stores.connect import Stores, connect
@@ -49,21 +50,6 @@ Now = Callable[[], datetime]
 def process_name() -> str:
     """Return a name that no other process has or had."""
     return f"{socket.gethostname()}-{os.getpid()}-{new_id()[-8:]}"
-
-
-def open_audit(
-    settings: Settings, stores: Stores, component: str, now: Now, keyset: Keys, redactor: Redactor
-) -> contextlib.AbstractAsyncContextManager[AuditStream]:
-    """Return a new stream of this process; raises :class:`NotReady` where it has no key for it."""
-    return open_stream(
-        component,
-        settings.auditing,
-        store=stores.audit,
-        link=stores.link,
-        signer=keyset.signer(audit_purpose(component)),
-        redactor=redactor,
-        now=now,
-    )
 
 
 def make_finisher(settings: Settings, stores: Stores, audit: AuditStream, now: Now) -> Finisher:
@@ -130,7 +116,14 @@ class Worker:
             await demand_lock(self.settings)
             self._stores = await stack.enter_async_context(self._open_stores(self.settings))
             self._audit = await stack.enter_async_context(
-                open_audit(self.settings, self._stores, "+".join(self.pools), self._now, self._keys, self._redactor)
+                open_audit(
+                    "+".join(self.pools),
+                    self.settings,
+                    self._stores,
+                    keyset=self._keys,
+                    redactor=self._redactor,
+                    now=self._now,
+                )
             )
             self._gate = self._given_gate or open_gate(
                 self.settings, keys=self._keys, revocations=self._stores.revocations, now=self._now
@@ -281,25 +274,34 @@ async def serve(worker: Worker) -> None:
 
 
 @contextlib.asynccontextmanager
+async def _opened(settings: Settings, actor: str, now: Now) -> AsyncIterator[tuple[Keys, Stores, AuditStream]]:
+    """Yield what a process needs that runs on a schedule: its keys, the stores, and its audit stream."""
+    keyset = load_keys(settings)
+    await demand_lock(settings)
+    redactor = Redactor.of(settings.auditing)
+    async with (
+        connect(settings) as stores,
+        open_audit(actor, settings, stores, keyset=keyset, redactor=redactor, now=now) as audit,
+    ):
+        yield keyset, stores, audit
+
+
+@contextlib.asynccontextmanager
 async def open_sweeper(settings: Settings, *, now: Now = utc_now) -> AsyncIterator[Sweeper]:
     """Yield a sweeper over real stores."""
     from tasks.sweep import ACTOR, Sweeper
 
-    keyset = load_keys(settings)
-    await demand_lock(settings)
-    async with connect(settings) as stores:
-        redactor = Redactor.of(settings.auditing)
-        async with open_audit(settings, stores, ACTOR, now, keyset, redactor) as audit:
-            yield Sweeper(
-                settings,
-                register=stores.register,
-                broker=stores.broker,
-                relay=stores.relay,
-                audit=audit,
-                gate=open_gate(settings, keys=keyset, revocations=stores.revocations, now=now),
-                finisher=make_finisher(settings, stores, audit, now),
-                now=now,
-            )
+    async with _opened(settings, ACTOR, now) as (keyset, stores, audit):
+        yield Sweeper(
+            settings,
+            register=stores.register,
+            broker=stores.broker,
+            relay=stores.relay,
+            audit=audit,
+            gate=open_gate(settings, keys=keyset, revocations=stores.revocations, now=now),
+            finisher=make_finisher(settings, stores, audit, now),
+            now=now,
+        )
 
 
 @contextlib.asynccontextmanager
@@ -312,19 +314,15 @@ async def open_sealer(settings: Settings, *, now: Now = utc_now) -> AsyncIterato
     from tasks.audit.witness import BucketWitness
     from tasks.seal import ACTOR, Sealer
 
-    keyset = load_keys(settings)
-    await demand_lock(settings)
     witness = witness_store(settings)
-    async with connect(settings) as stores:
-        redactor = Redactor.of(settings.auditing)
-        async with open_audit(settings, stores, ACTOR, now, keyset, redactor) as audit:
-            yield Sealer(
-                stores.audit,
-                signer=keyset.signer(CHECKPOINT),
-                ring=keyset.ring,
-                origin=f"sluice/audit/{settings.audit_bucket}",
-                period=timedelta(seconds=settings.auditing.seal_seconds),
-                audit=audit,
-                now=now,
-                witness=BucketWitness(witness) if witness else None,
-            )
+    async with _opened(settings, ACTOR, now) as (keyset, stores, audit):
+        yield Sealer(
+            stores.audit,
+            signer=keyset.signer(CHECKPOINT),
+            ring=keyset.ring,
+            origin=f"sluice/audit/{settings.audit_bucket}",
+            period=timedelta(seconds=settings.auditing.seal_seconds),
+            audit=audit,
+            now=now,
+            witness=BucketWitness(witness) if witness else None,
+        )

@@ -8,7 +8,7 @@ import time
 from tasks import keys
 from tasks.access.policy import Act
 from tasks.agents.types import AgentAnswer, AgentRunner, AgentTask, ToolCall
-from tasks.attempt import Attempt, Deps, Hop
+from tasks.attempt import Attempt, Deps
 from tasks.contracts.asked import Asked
 from tasks.contracts.audit import Action, Event
 from tasks.contracts.base import canonical, sha256
@@ -18,6 +18,7 @@ from tasks.contracts.row import Stage
 from tasks.contracts.session import SessionVersion
 from tasks.errors import Denied, MalformedMessage
 from tasks.finish import Outcome
+from tasks.hop import Hop
 from tasks.settings import AgentSettings
 
 
@@ -60,7 +61,7 @@ class Work(Hop):
         await self._finish(attempt, agent, result, version)
 
     def check(self, message: Message) -> None:
-        """See :class:`tasks.attempt.Hop`."""
+        """See :class:`tasks.hop.Hop`."""
         if message.agent_type is None:
             raise MalformedMessage(f"{message.id}: no agent type in a message to an agent pool")
         if keys.agent_pool(message.agent_type) != self.deps.pool:

@@ -199,17 +199,17 @@ async def _recorded(settings: Settings) -> AsyncIterator[tuple[Stores, Any]]:
     from tasks.access.policy import Act
     from tasks.access.redact import Redactor
     from tasks.access.sources import load_keys
+    from tasks.audit.opening import open_audit
     from tasks.contracts.audit import Action, Decision, Event
     from tasks.contracts.base import utc_now
-    from tasks.runtime import open_audit
     from tasks.stores.connect import connect
 
-    keys = load_keys(settings)
+    keyset, redactor = load_keys(settings), Redactor.of(settings.auditing)
     async with (
         connect(settings) as stores,
-        open_audit(settings, stores, DOOR, utc_now, keys, Redactor.of(settings.auditing)) as audit,
+        open_audit(DOOR, settings, stores, keyset=keyset, redactor=redactor, now=utc_now) as audit,
     ):
-        gate = open_gate(settings, keys=keys, revocations=stores.revocations, now=utc_now)
+        gate = open_gate(settings, keys=keyset, revocations=stores.revocations, now=utc_now)
         caller = gate.caller()
 
         async def record(action: Action, resource: str, reason: str, *, denied: bool = False, **details: Any) -> None:

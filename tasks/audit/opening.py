@@ -9,43 +9,38 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from tasks.access.redact import Redactor
-from tasks.audit.segment import Signer
+from tasks.access.signing import Keys, audit_purpose
 from tasks.audit.stream import AuditStream
 from tasks.contracts.audit import AuditRecord
-from tasks.settings import AuditSettings
+from tasks.settings import AuditSettings, Settings
+from tasks.stores.connect import Stores
 from tasks.stores.link import Link
-from tasks.stores.objects import ObjectStore
 
 if TYPE_CHECKING:
     from tasks.audit.alerts import Alerts
 
 
 @contextlib.asynccontextmanager
-async def open_stream(
-    component: str,
-    settings: AuditSettings,
-    *,
-    store: ObjectStore,
-    link: Link,
-    signer: Signer,
-    redactor: Redactor,
-    now: Callable[[], datetime],
+async def open_audit(
+    component: str, settings: Settings, stores: Stores, *, keyset: Keys, redactor: Redactor, now: Callable[[], datetime]
 ) -> AsyncIterator[AuditStream]:
-    """Yield the stream of ``component``; at the end alerts that wait are raised, then the stream is closed.
+    """Yield a new stream of ``component``; at the end alerts that wait are raised, then the stream is closed.
 
     Raises:
+        NotReady: ``keyset`` has no key for it.
         SettingsError: an alert target lacks something.
     """
     host = socket.gethostname()
-    alerts = _alerts(settings, link, f"{component}@{host}", now) if settings.alert_rules else None
+    auditing = settings.auditing
+    alerts = _alerts(auditing, stores.link, f"{component}@{host}", now) if auditing.alert_rules else None
     stream = AuditStream(
         component,
-        store,
+        stores.audit,
         host=host,
-        signer=signer,
+        signer=keyset.signer(audit_purpose(component)),
         redact=redactor.value,
         now=now,
-        flush_seconds=settings.flush_seconds,
+        flush_seconds=auditing.flush_seconds,
         observe=alerts.observe if alerts else _unwatched,
     )
     if alerts:

@@ -13,9 +13,8 @@ from click.testing import CliRunner
 from handlers.cli.main import cli
 from tasks.access.commitments import Commitments
 from tasks.access.redact import Redactor
-from tasks.access.signing import audit_purpose
 from tasks.access.sources import load_keys
-from tasks.audit.opening import open_stream
+from tasks.audit.opening import open_audit
 from tasks.audit.read import read
 from tasks.audit.stream import AuditStream
 from tasks.contracts.audit import Action, Decision
@@ -31,15 +30,14 @@ RULES = (AlertRule(type="permission_violation", severity="critical"),)
 async def test_two_processes_raise_one_alert_and_it_is_audited(
     settings: Settings, stores: Stores, tenant: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    signer = load_keys(settings).signer(audit_purpose("intent"))
+    keyset = load_keys(settings)
 
     def opened(rules: tuple[AlertRule, ...]) -> AbstractAsyncContextManager[AuditStream]:
-        return open_stream(
+        return open_audit(
             "intent",
-            AuditSettings(alert_rules=rules),
-            store=stores.audit,
-            link=stores.link,
-            signer=signer,
+            settings.changed(auditing=AuditSettings(alert_rules=rules)),
+            stores,
+            keyset=keyset,
             redactor=Redactor(["password"]),
             now=utc_now,
         )

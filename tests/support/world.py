@@ -16,7 +16,7 @@ from tasks.access.signing import audit_purpose
 from tasks.access.sources import throwaway
 from tasks.agents.fake import FakeRunner
 from tasks.agents.types import AgentRunner
-from tasks.attempt import Deps, Disposition, Hop
+from tasks.attempt import Deps, Disposition
 from tasks.audit import read as trail
 from tasks.audit.stream import AuditStream
 from tasks.contracts.asked import Asked
@@ -25,6 +25,7 @@ from tasks.contracts.request import Request
 from tasks.contracts.result import IntentInfo, Result
 from tasks.finish import Finisher
 from tasks.heartbeat import Heartbeat
+from tasks.hop import Hop
 from tasks.route import Route
 from tasks.settings import Settings
 from tasks.stores.bodies import BodyStore

@@ -18,8 +18,8 @@ from tasks.errors import NotReady
 RUNNER = "asyncio.runners:Runner.run"
 STACKS: dict[Stack, float] = {
     ("main", RUNNER): 1.0,
-    ("main", RUNNER, "tasks.attempt:Hop.handle"): 2.0,
-    ("main", RUNNER, "tasks.attempt:Hop.handle", "tasks.contracts.base:parse_versioned"): 3.0,
+    ("main", RUNNER, "tasks.hop:Hop.handle"): 2.0,
+    ("main", RUNNER, "tasks.hop:Hop.handle", "tasks.contracts.base:parse_versioned"): 3.0,
     ("sluice-batch", "intent.batching:<lambda> & co"): 4.0,
 }
 SVG = "{http://www.w3.org/2000/svg}"
@@ -30,7 +30,7 @@ SVG = "{http://www.w3.org/2000/svg}"
     [
         ((), "event loop"),
         (("tasks.consumer:Consumer._run",), "hop"),
-        (("tasks.attempt:Hop._begin", "tasks.stores.redis_register:RedisRegister.begin"), "register"),
+        (("tasks.leases:Leases.begin", "tasks.stores.redis_register:RedisRegister.begin"), "register"),
         (("tasks.stores.redis_relay:RedisRelay.hand_over",), "broker"),
         (("tasks.stores.redis_relay:RedisRelay.hand_over", "tasks.stores.link:Link.run"), "link"),
         (("tasks.finish:Finisher.finish", "tasks.stores.s3:S3ObjectStore.create"), "object store client"),
@@ -81,7 +81,7 @@ def test_a_flame_graph_is_well_formed_and_its_widths_add_up() -> None:
     assert drawn["main"][2] + drawn["sluice-batch"][2] == pytest.approx(WIDTH)
     assert drawn["main"][2] == pytest.approx(0.6 * WIDTH)
     assert drawn["main"][2] == drawn[RUNNER][2]
-    assert drawn["tasks.attempt:Hop.handle"][2] == pytest.approx(0.5 * WIDTH)
+    assert drawn["tasks.hop:Hop.handle"][2] == pytest.approx(0.5 * WIDTH)
     assert drawn["intent.batching:<lambda> & co"][2] == drawn["sluice-batch"][2]
 
 
@@ -96,7 +96,7 @@ def test_no_box_of_a_flame_graph_hides_another() -> None:
 
 
 def test_a_box_tells_its_share_and_its_part() -> None:
-    assert "tasks.attempt:Hop.handle: 5000.0 ms, 50.0% (hop)" in svg(STACKS, "", part_of)
+    assert "tasks.hop:Hop.handle: 5000.0 ms, 50.0% (hop)" in svg(STACKS, "", part_of)
 
 
 def test_a_flame_graph_of_nothing_is_well_formed() -> None:

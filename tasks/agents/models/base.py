@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from typing import Any, Literal
 
+from autogen_core import CancellationToken
 from autogen_core.models import (
     AssistantMessage,
     ChatCompletionClient,
+    CreateResult,
     FunctionExecutionResultMessage,
     LLMMessage,
     ModelFamily,
@@ -17,8 +19,11 @@ from autogen_core.models import (
     UserMessage,
 )
 from autogen_core.tools import Tool, ToolSchema
+from pydantic import BaseModel
 
 from tasks.agents.models.fit import ChatMessage, estimate, size
+
+ToolChoice = Tool | Literal["auto", "required", "none"]
 
 INFO = ModelInfo(
     vision=False,
@@ -71,8 +76,34 @@ class ModelClient(ChatCompletionClient):
         """Return about how many tokens are left in the context."""
         return self._context_tokens - self.count_tokens(messages, tools=tools)
 
+    async def create_stream(
+        self,
+        messages: Sequence[LLMMessage],
+        *,
+        tools: Sequence[Tool | ToolSchema] = (),
+        tool_choice: ToolChoice = "auto",
+        json_output: bool | type[BaseModel] | None = None,
+        extra_create_args: Mapping[str, Any] | None = None,
+        cancellation_token: CancellationToken | None = None,
+    ) -> AsyncGenerator[str | CreateResult, None]:
+        """Yield what :meth:`create` returns: a text in one piece first. For models that do not stream."""
+        result = await self.create(
+            messages,
+            tools=tools,
+            tool_choice=tool_choice,
+            json_output=json_output,
+            extra_create_args=extra_create_args or {},
+            cancellation_token=cancellation_token,
+        )
+        if isinstance(result.content, str):
+            yield result.content
+        yield result
+
     async def close(self) -> None:
         """Do nothing: connections belong to whoever made them."""
+
+    def _to_config(self) -> BaseModel:
+        raise NotImplementedError("clients are made by the registry from the settings, not from AutoGen's components")
 
     def _spent(self, usage: RequestUsage) -> RequestUsage:
         self._last = usage

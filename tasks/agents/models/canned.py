@@ -6,15 +6,15 @@ It stands in for the time that a model takes, so that the pipeline around it is 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping, Sequence
-from typing import Any, Final, Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 from autogen_core import CancellationToken
 from autogen_core.models import CreateResult, LLMMessage, RequestUsage
 from autogen_core.tools import Tool, ToolSchema
 from pydantic import BaseModel
 
-from tasks.agents.models.base import ModelClient
+from tasks.agents.models.base import ModelClient, ToolChoice
 from tasks.errors import ModelRefused
 
 ANSWER: Final = "[canned, no language model] This is the same answer for everybody."
@@ -33,7 +33,7 @@ class CannedClient(ModelClient):
         messages: Sequence[LLMMessage],
         *,
         tools: Sequence[Tool | ToolSchema] = (),
-        tool_choice: Tool | Literal["auto", "required", "none"] = "auto",
+        tool_choice: ToolChoice = "auto",
         json_output: bool | type[BaseModel] | None = None,
         extra_create_args: Mapping[str, Any] | None = None,
         cancellation_token: CancellationToken | None = None,
@@ -48,21 +48,3 @@ class CannedClient(ModelClient):
         if self._delay:
             await asyncio.sleep(self._delay)
         return CreateResult(finish_reason="stop", content=ANSWER, usage=RequestUsage(0, 0), cached=False)
-
-    async def create_stream(
-        self,
-        messages: Sequence[LLMMessage],
-        *,
-        tools: Sequence[Tool | ToolSchema] = (),
-        tool_choice: Tool | Literal["auto", "required", "none"] = "auto",
-        json_output: bool | type[BaseModel] | None = None,
-        extra_create_args: Mapping[str, Any] | None = None,
-        cancellation_token: CancellationToken | None = None,
-    ) -> AsyncGenerator[str | CreateResult, None]:
-        """Yield the sentence, then what :meth:`create` returns."""
-        result = await self.create(messages, json_output=json_output)
-        yield ANSWER
-        yield result
-
-    def _to_config(self) -> BaseModel:
-        raise NotImplementedError("a canned client has no configuration")

@@ -7,8 +7,8 @@ model is.
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, Mapping, Sequence
-from typing import Any, Final, Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 from autogen_core import CancellationToken, FunctionCall
 from autogen_core.models import (
@@ -21,7 +21,7 @@ from autogen_core.models import (
 from autogen_core.tools import Tool, ToolSchema
 from pydantic import BaseModel
 
-from tasks.agents.models.base import ModelClient, schemas, text_of
+from tasks.agents.models.base import ModelClient, ToolChoice, schemas, text_of
 from tasks.agents.models.digest import MAX_READ, tell_result, telling
 from tasks.agents.models.propose import propose
 from tasks.errors import ModelRefused
@@ -41,7 +41,7 @@ class ExtractiveClient(ModelClient):
         messages: Sequence[LLMMessage],
         *,
         tools: Sequence[Tool | ToolSchema] = (),
-        tool_choice: Tool | Literal["auto", "required", "none"] = "auto",
+        tool_choice: ToolChoice = "auto",
         json_output: bool | type[BaseModel] | None = None,
         extra_create_args: Mapping[str, Any] | None = None,
         cancellation_token: CancellationToken | None = None,
@@ -64,32 +64,6 @@ class ExtractiveClient(ModelClient):
             call = FunctionCall(id=f"call_{len(messages)}", name=name, arguments=json.dumps(arguments))
             return CreateResult(finish_reason="function_calls", content=[call], usage=RequestUsage(0, 0), cached=False)
         return _text(telling(asked), json_output=bool(json_output))
-
-    async def create_stream(
-        self,
-        messages: Sequence[LLMMessage],
-        *,
-        tools: Sequence[Tool | ToolSchema] = (),
-        tool_choice: Tool | Literal["auto", "required", "none"] = "auto",
-        json_output: bool | type[BaseModel] | None = None,
-        extra_create_args: Mapping[str, Any] | None = None,
-        cancellation_token: CancellationToken | None = None,
-    ) -> AsyncGenerator[str | CreateResult, None]:
-        """Yield what :meth:`create` returns: a text in one piece first."""
-        result = await self.create(
-            messages,
-            tools=tools,
-            tool_choice=tool_choice,
-            json_output=json_output,
-            extra_create_args=extra_create_args,
-            cancellation_token=cancellation_token,
-        )
-        if isinstance(result.content, str):
-            yield result.content
-        yield result
-
-    def _to_config(self) -> BaseModel:
-        raise NotImplementedError("an extractive client has no configuration")
 
 
 def _text(text: str, *, json_output: bool) -> CreateResult:

@@ -6,7 +6,7 @@ import asyncio
 import json
 import uuid
 from collections.abc import AsyncGenerator, Coroutine, Mapping, Sequence
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Final, TypeVar
 
 from autogen_core import CancellationToken, FunctionCall
 from autogen_core.models import CreateResult, FinishReasons, LLMMessage, RequestUsage
@@ -14,7 +14,7 @@ from autogen_core.tools import Tool, ToolSchema
 from pydantic import BaseModel
 
 from tasks.agents.models import emulate
-from tasks.agents.models.base import ModelClient, schemas, to_chat
+from tasks.agents.models.base import ModelClient, ToolChoice, schemas, to_chat
 from tasks.agents.models.endpoint import Endpoint, Payload
 from tasks.agents.models.fit import ChatMessage, estimate, fit
 from tasks.agents.models.propose import Proposal, propose
@@ -22,7 +22,6 @@ from tasks.errors import ModelError, ModelRefused
 from tasks.settings import ModelSettings
 
 T = TypeVar("T")
-ToolChoice = Tool | Literal["auto", "required", "none"]
 
 _FINISH: Final[dict[str, FinishReasons]] = {
     "stop": "stop",
@@ -191,9 +190,6 @@ class OpenAIClient(ModelClient):
         if not text.strip():
             why = f"max_tokens={self._max_tokens} were used up" if finish == "length" else f"it ended with {finish!r}"
             raise ModelError(f"model {self._endpoint.model!r} gave an empty answer: {why}")
-
-    def _to_config(self) -> BaseModel:
-        raise NotImplementedError("a client is made by the registry from the settings")
 
 
 class _Whole:

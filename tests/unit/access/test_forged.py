@@ -14,12 +14,13 @@ from tasks.access.policy import load_policy
 from tasks.access.signing import KeyRing, Keys, generate
 from tasks.agents.fake import FakeRunner
 from tasks.agents.types import AgentAnswer, AgentTask
-from tasks.attempt import Disposition, Hop
+from tasks.attempt import Disposition
 from tasks.contracts.base import canonical, parse_versioned, sha256
 from tasks.contracts.message import Body, Message
 from tasks.contracts.request import Request
 from tasks.contracts.result import Status
 from tasks.errors import Denied
+from tasks.hop import Hop
 from tasks.settings import GrantSettings
 from tasks.stores.broker import Parcel
 from tasks.stores.revocations import MemoryRevocations

@@ -1,0 +1,271 @@
+"""What both hops do with a message: read it, verify it, take the lease, try, and never let it fall."""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar, Final
+
+import orjson
+
+from tasks import keys
+from tasks.access.gate import asked_for
+from tasks.access.grants import Grant
+from tasks.access.policy import Act
+from tasks.attempt import Attempt, Deps, Disposition, describe, retryable
+from tasks.contracts.asked import Asked
+from tasks.contracts.audit import Action, Decision, Event
+from tasks.contracts.base import canonical, parse_versioned
+from tasks.contracts.message import Message, decode_body
+from tasks.contracts.result import ErrorInfo, Status
+from tasks.contracts.row import Stage
+from tasks.contracts.words import new_id
+from tasks.errors import (
+    Denied,
+    ForgedMessage,
+    LeaseLost,
+    MalformedMessage,
+    NewerSchema,
+    SessionConflict,
+    StoreError,
+)
+from tasks.finish import EXHAUSTED, Outcome, unanswered
+from tasks.leases import Leases
+from tasks.log import bound, get_logger
+from tasks.refuse import Refusals
+from tasks.stores.bodies import to_request
+from tasks.stores.register import Handover, Verdict
+
+log = get_logger()
+
+_MAX_RETRY_SECONDS: Final = 60.0
+_REPEATED: Final = ("tenant", "session_id", "priority", "deadline")
+"""What a message says of its body, which is what the grant vouches for."""
+
+
+class Hop(ABC):
+    """A hop: subclasses say what an attempt does, and what to do when it fails for good."""
+
+    stage: ClassVar[Stage]
+
+    def __init__(self, deps: Deps) -> None:
+        self.deps = deps
+        self._leases = Leases(deps, self.stage)
+        self._refusals = Refusals(deps.worker, deps.pool, deps.audit, deps.broker, deps.now)
+
+    @abstractmethod
+    async def attempt(self, attempt: Attempt, request: Asked) -> None:
+        """Do the hop's work and hand the request on or end it."""
+
+    def check(self, message: Message) -> None:  # noqa: B027  the first hop has nothing to check
+        """Raise :class:`MalformedMessage` if no hop before this one can have sent ``message``."""
+
+    async def give_up(self, attempt: Attempt, error: ErrorInfo) -> None:
+        """End the request after its last attempt."""
+        await self.end(attempt, Status.FAILED, error)
+
+    async def handle(self, raw: dict[str, Any], tag: str) -> Disposition:
+        """Do what the message asks; return what becomes of it. ``tag`` is its delivery tag."""
+        try:
+            message = parse_versioned(Message, raw)
+            grant = self.deps.gate.verify(message)
+        except NewerSchema as error:
+            # For a newer worker. Unread and uncounted it goes to the end of its queue, after a pause, so that old
+            # workers do not spin on what they cannot read.
+            log.info("handed back", reason=str(error))
+            await self._still_queued(raw)
+            await asyncio.sleep(self.deps.settings.queue.hand_back_seconds)
+            return Disposition.REQUEUE
+        except MalformedMessage as error:
+            await self._refusals.quarantine(raw, error)
+            return Disposition.ACK
+        with bound(request_id=message.id, tenant=message.tenant):
+            return await self._lead(message, grant, raw, tag)
+
+    async def _lead(self, message: Message, grant: Grant, raw: dict[str, Any], tag: str) -> Disposition:
+        asked = None
+        try:
+            text = _spelt(message, raw)
+            self.check(message)
+            if message.body.encoding != "object":
+                asked = self._granted(message, decode_body(message.body))
+        except MalformedMessage as error:
+            # Not what was accepted: whoever wrote it must not be able to spend the attempts of the one who was.
+            await self._refusals.quarantine(raw, error)
+            return Disposition.ACK
+        now = self.deps.now()
+        holder = new_id()
+        try:
+            verdict, number = await self._leases.begin(message, text, holder, now)
+        except asyncio.CancelledError:
+            # The register may have begun it all the same.
+            if await asyncio.shield(self._leases.unbegin(message, holder)):
+                return Disposition.ACK
+            raise
+        if verdict is Verdict.MISMATCH:
+            await self._refusals.quarantine(
+                raw, ForgedMessage(f"{message.id}: is not the message that the register has")
+            )
+        if verdict is Verdict.FINISHED:
+            await self._refusals.replayed(message, grant)
+        if verdict not in {Verdict.STARTED, Verdict.EXHAUSTED}:
+            log.debug("left alone", verdict=verdict.value)
+            return Disposition.ACK
+        attempt = Attempt(holder, number, message, grant, now)
+        try:
+            async with self.deps.heartbeat.holding(attempt.ref, holder, tag):
+                await self._try(attempt, verdict, asked)
+        except LeaseLost as error:
+            log.warning("attempt discarded", reason=str(error))
+        except asyncio.CancelledError:
+            # The worker was told to stop. This is where the cancellation ends: the request is handed back in the
+            # register, so its message is done.
+            await asyncio.shield(self._leases.hand_back(attempt))
+        return Disposition.ACK
+
+    async def _try(self, attempt: Attempt, verdict: Verdict, asked: Asked | None) -> None:
+        message = attempt.message
+        if attempt.number > 1:
+            standing = await self.deps.results.get(message.tenant, message.id, message.revision)
+            if standing:
+                await self.deps.finisher.close(message, standing)
+                return
+        if self._is_overdue(message):
+            await self._expire(attempt)
+            return
+        if verdict is Verdict.EXHAUSTED:
+            tried = self.deps.settings.queue.attempts
+            await self.give_up(attempt, ErrorInfo(code=EXHAUSTED, message=f"{tried} attempts did not end"))
+            return
+        try:
+            await self.deps.gate.standing(attempt.grant)
+            request = asked or await self._request(message)
+            for act, name in asked_for(request.intent, request.model):
+                self.allow(attempt, act, name)
+            await self.attempt(attempt, request)
+        except LeaseLost:
+            raise
+        except Denied as error:
+            await self._reject(attempt, error)
+        except SessionConflict as error:
+            log.info("the session moved on, trying again", reason=str(error))
+            now = self.deps.now().timestamp()
+            await self.deps.register.postpone(attempt.ref, attempt.id, due=now, counted=False)
+        except Exception as error:  # noqa: BLE001  whatever an agent, tool or store raises must not lose the request
+            await self._failed(attempt, error)
+
+    async def _request(self, message: Message) -> Asked:
+        body = await self.deps.bodies.unpack(message)
+        if body is None:
+            raise StoreError(f"{message.id}: its body is not in object storage")
+        return self._granted(message, body) or to_request(message, body)
+
+    def _granted(self, message: Message, body: bytes) -> Asked | None:
+        """Return what was asked; None where it does not parse, which is for the attempt to say.
+
+        Raises:
+            ForgedMessage: the body is not the granted one, or the message says otherwise than it.
+        """
+        self.deps.gate.verify_body(message, body)
+        try:
+            asked = to_request(message, body)
+        except MalformedMessage:
+            return None
+        for field in _REPEATED:
+            if getattr(asked, field) != getattr(message, field):
+                raise ForgedMessage(f"{message.id}: {field}: is not that of the body that was granted")
+        return asked
+
+    def allow(self, attempt: Attempt, act: Act, name: str) -> None:
+        """Raise :class:`Denied` unless the grant's roles may do ``act`` to ``name``."""
+        self.deps.gate.allow(attempt.grant, act, name)
+
+    async def _reject(self, attempt: Attempt, error: Denied) -> None:
+        """End a request whose grant verifies and does not suffice."""
+        log.warning("rejected", reason=str(error))
+        await self.deps.audit.commit([self.violation(attempt, error)])
+        await self.end(attempt, Status.REJECTED, describe(error))
+
+    def violation(self, attempt: Attempt, error: Denied, *, resource: str = "") -> Event:
+        """Return the record of what was asked for and not allowed."""
+        denied = self.event(
+            attempt, Action.PERMISSION_VIOLATION, resource=resource, reason=str(error), subject=attempt.grant.subject
+        )
+        return denied.changed(decision=Decision.DENY)
+
+    async def _still_queued(self, raw: dict[str, Any]) -> None:
+        """Keep the sweeper from taking a message that nobody here may begin for a lost one."""
+        tenant, request_id = raw.get("tenant"), raw.get("id")
+        if isinstance(tenant, str) and isinstance(request_id, str):
+            await self.deps.register.seen(keys.ref(tenant, request_id), now=self.deps.now().timestamp())
+
+    async def _failed(self, attempt: Attempt, error: Exception) -> None:
+        info = describe(error)
+        log.warning("attempt failed", attempt=attempt.number, code=info.code, error=info.message)
+        await self.deps.audit.commit(
+            [self.event(attempt, Action.ATTEMPT_FAILED, reason=f"{info.code}: {info.message}")]
+        )
+        queue = self.deps.settings.queue
+        if self._is_overdue(attempt.message):
+            await self._expire(attempt)
+        elif not retryable(error):
+            await self.give_up(attempt, info)
+        elif attempt.number >= queue.attempts:
+            reason = f"{queue.attempts} attempts failed, the last with {info.code}: {info.message}"
+            await self.give_up(attempt, ErrorInfo(code=EXHAUSTED, message=reason))
+        else:
+            pause = min(queue.retry_seconds * 2 ** (attempt.number - 1), _MAX_RETRY_SECONDS)
+            due = self.deps.now().timestamp() + pause
+            await self.deps.register.postpone(attempt.ref, attempt.id, due=due, counted=True)
+
+    def _is_overdue(self, message: Message) -> bool:
+        return message.deadline is not None and message.deadline <= self.deps.now()
+
+    async def _expire(self, attempt: Attempt) -> None:
+        deadline = attempt.message.deadline
+        error = ErrorInfo(code="expired", message=f"the deadline {deadline.isoformat() if deadline else ''} has passed")
+        await self.end(attempt, Status.EXPIRED, error)
+
+    async def hand_over(self, attempt: Attempt, message: Message, pool: str) -> None:
+        """Send the request to ``pool``."""
+        now = self.deps.now().timestamp()
+        handover = Handover(Stage.WORK, keys.queue(pool, message.priority), message.to_json())
+        due = now + self.deps.settings.leases.unpublished_seconds
+        self.deps.heartbeat.release(attempt.id)
+        await self.deps.relay.hand_over(attempt.ref, attempt.id, handover, now=now, due=due)
+        self.deps.finisher.passed("hand_over")
+
+    async def end(self, attempt: Attempt, status: Status, error: ErrorInfo) -> None:
+        """End the request without an answer."""
+        result = unanswered(
+            attempt.message,
+            status,
+            error.changed(message=self.deps.redact(error.message)),
+            attempt=attempt.id,
+            now=self.deps.now(),
+            started_at=attempt.started_at,
+        )
+        extra = (
+            [self.event(attempt, Action.REQUEST_DEAD_LETTERED, reason=error.message)] if error.code == EXHAUSTED else []
+        )
+        await self.deps.finisher.finish(Outcome(attempt.message, result, actor=self.deps.worker, events=extra))
+
+    def event(self, attempt: Attempt, action: Action, *, resource: str = "", reason: str = "", **details: Any) -> Event:
+        """Return an audit event about this attempt."""
+        return Event(
+            action=action,
+            actor=self.deps.worker,
+            tenant=attempt.message.tenant,
+            request_id=attempt.message.id,
+            resource=resource or self.deps.pool,
+            reason=reason,
+            details={"attempt": attempt.id, "number": attempt.number, **details},
+        )
+
+
+def _spelt(message: Message, raw: dict[str, Any]) -> bytes:
+    """Return the JSON of ``raw`` as it was published, what a newer version knows of it included."""
+    try:
+        return canonical(raw)
+    except (orjson.JSONEncodeError, RecursionError) as error:
+        raise MalformedMessage(f"{message.id}: nests deeper than any message that a door writes") from error
