@@ -1,0 +1,23 @@
+"""What every section of the settings is made of."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final, Self
+
+import msgspec
+
+EMBEDDED: Final = "embedded"
+"""The model name that means: the embedded small model where it runs, else the extractive responder."""
+
+Positive = Annotated[float, msgspec.Meta(gt=0)]
+Count = Annotated[int, msgspec.Meta(ge=1)]
+Family = Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9_-]{0,62}\Z")]
+"""The name of a line of versions of an intent model."""
+
+
+class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A frozen part of the settings. Types and bounds are checked where one is read, not where one is constructed."""
+
+    def changed(self, **fields: Any) -> Self:
+        """Return a copy with other values."""
+        return msgspec.structs.replace(self, **fields)

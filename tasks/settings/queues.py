@@ -1,0 +1,52 @@
+"""Pools and queues, and the times of the register."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+
+from tasks.settings.base import Count, Positive, Section
+
+
+class PoolSettings(Section, frozen=True, kw_only=True):
+    """How a pool scales: worker processes, and requests at a time in each."""
+
+    max_workers: Count = 1
+    concurrency: Count = 16
+    requests_per_worker: Count = 32
+
+
+class ScalingSettings(Section, frozen=True, kw_only=True):
+    """``pools`` overrides the defaults by pool name (``intent``, ``agents.<type>``)."""
+
+    polling_seconds: Positive = 1
+    cooldown_seconds: Positive = 10
+    grace_seconds: Positive = 30
+    default: PoolSettings = PoolSettings()
+    pools: dict[str, PoolSettings] = msgspec.field(default_factory=dict)
+
+
+class QueueSettings(Section, frozen=True, kw_only=True):
+    """``inline_bytes``: a larger body travels by object storage. ``attempts``: after these, the dead letter."""
+
+    visibility_seconds: Annotated[int, msgspec.Meta(ge=10)] = 30
+    attempts: Count = 5
+    inline_bytes: Count = 64 * 1024
+    retry_seconds: Positive = 2
+    hand_back_seconds: Positive = 5
+
+
+class LeaseSettings(Section, frozen=True, kw_only=True):
+    """Times of the register in seconds. A lease lasts three heartbeats and counts as lapsed two later."""
+
+    heartbeat_seconds: Positive = 5
+    sweep_seconds: Positive = 2
+    lost_seconds: Positive = 10
+    unpublished_seconds: Positive = 10
+    remember_seconds: Count = 24 * 3600
+
+    @property
+    def lease_seconds(self) -> float:
+        """Return how long a lease lasts without a heartbeat."""
+        return 3 * self.heartbeat_seconds
