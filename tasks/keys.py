@@ -35,6 +35,15 @@ DEAD_LETTERS: Final = "dead-letters"
 """The queue of requests that used up their attempts. Nothing consumes it but a redrive."""
 QUARANTINE: Final = "quarantine"
 """The queue of messages that no door wrote. Nothing consumes it."""
+UPLOADED: Final = "uploads"
+"""The queue of S3's notices of objects below :data:`UPLOADS`."""
+EVENTS: Final = "events"
+"""The queue that producers send requests to on AWS; a door reads it."""
+
+
+def sqs_queue(deployment: str, queue_name: str) -> str:
+    """Return the name in SQS of a queue of ``deployment``: SQS allows no dots."""
+    return f"{deployment}-{queue_name.replace('.', '-')}"
 
 
 def waiting(queue_name: str) -> str:
@@ -235,6 +244,10 @@ def parse_segment(key: str) -> SegmentKey:
     return SegmentKey(time, found[8], int(found[9]))
 
 
+UPLOADS: Final = "uploads/"
+"""The prefix in the data bucket under which an object that appears becomes requests."""
+MANIFESTS: Final = "manifests/"
+"""The prefix of what became of each line of an uploaded object."""
 AUDIT_PREFIX: Final = "audit/"
 FIRST_YEAR: Final = 2000
 """Nothing is older: a time near the first year that a calendar knows cannot be looked back from."""

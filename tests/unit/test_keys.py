@@ -81,3 +81,10 @@ def test_the_keys_of_one_script_share_a_hash_tag() -> None:
     names = [keys.row("r"), keys.done("r"), keys.session_line("t", "s"), keys.queued("q"), keys.LEASES]
     names += [keys.UNPUBLISHED, keys.DEADLINES]
     assert {name.partition("}")[0] for name in names} == {"{sluice"}
+
+
+def test_a_queue_has_one_name_in_sqs_and_shares_it_with_none() -> None:
+    queues = [queue for pool in ("intent", "agents.a", "agents.a_high") for queue in keys.queues(pool)]
+    names = {keys.sqs_queue("acme", name) for name in (*queues, keys.DEAD_LETTERS, keys.QUARANTINE, keys.EVENTS)}
+    assert len(names) == len(queues) + 3
+    assert keys.sqs_queue("acme", "agents.human_escalation.high") == "acme-agents-human_escalation-high"

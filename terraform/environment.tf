@@ -1,0 +1,38 @@
+# What workers and functions are told beside pipeline.yaml: SLUICE_<KEY>__<KEY>, as tasks/settings_load.py reads them. Secrets
+# are named here, not given: who runs the process reads them with its own role.
+
+locals {
+  secret_url = "secretsmanager://${var.region}/"
+
+  common_environment = {
+    SLUICE_REGION                   = var.region
+    SLUICE_DATA_BUCKET              = module.storage.bucket
+    SLUICE_AUDIT_BUCKET             = module.audit.bucket
+    SLUICE_REDIS_URL                = "${local.secret_url}${module.state.url_secret.name}"
+    SLUICE_BROKER_URL               = "sqs://sqs.${var.region}.amazonaws.com/${data.aws_caller_identity.current.account_id}/${var.name}"
+    SLUICE_SIGNING__RING            = "${local.secret_url}${module.keys.ring_secret.name}"
+    SLUICE_GRANTS__AUDIENCE         = var.name
+    SLUICE_AUDITING__IMMUTABLE      = "true"
+    SLUICE_AUDITING__ALERTS__TOPIC  = module.alerts.topic_arn
+    SLUICE_AUDITING__RETENTION_DAYS = tostring(module.settings.retention_days)
+  }
+
+  signed_by = { for signer, secret in module.keys.signing_secrets : signer => {
+    SLUICE_SIGNING__KEYS = jsonencode(["${local.secret_url}${secret.name}"])
+  } }
+  signed_in_kms = {
+    SLUICE_SIGNING__KEYS = jsonencode(["kms://${var.region}/${module.keys.sealing_key_id}?name=${module.settings.components.sealer}"])
+  }
+
+  environment = {
+    common = local.common_environment
+    pools  = { for pool in keys(module.settings.pools) : pool => merge(local.common_environment, local.signed_by[pool]) }
+    functions = {
+      s3    = merge(local.common_environment, local.signed_by[module.settings.components.door])
+      sqs   = merge(local.common_environment, local.signed_by[module.settings.components.door])
+      http  = merge(local.common_environment, local.signed_by[module.settings.components.door])
+      sweep = merge(local.common_environment, local.signed_by[module.settings.components.sweeper])
+      seal  = merge(local.common_environment, local.signed_in_kms)
+    }
+  }
+}
