@@ -167,6 +167,11 @@ def body(tenant: str, request_id: str, digest: str) -> str:
     return f"bodies/{tenant}/{request_id}~{digest}.json"
 
 
+def manifest(origin: str, part: int) -> str:
+    """Return the key of part ``part``, from 1, of what became of an object that asked for requests."""
+    return f"manifests/{origin}/{part:06d}.jsonl"
+
+
 def session(tenant: str, session_id: str, version: int) -> str:
     """Return the key of one version of a session."""
     return f"{session_prefix(tenant, session_id)}{version:08d}.json"
