@@ -2,6 +2,7 @@
 
 from tasks.settings.agents import AgentSettings, ApiToolSettings, ModelSettings, SqlToolSettings, ToolSettings
 from tasks.settings.base import EMBEDDED, Section
+from tasks.settings.doors import HttpSettings, JwtSettings
 from tasks.settings.queues import LeaseSettings, PoolSettings, QueueSettings, ScalingSettings
 from tasks.settings.routing import IntentSettings, RoutingSettings
 from tasks.settings.trust import (
@@ -27,7 +28,9 @@ __all__ = [
     "ApiToolSettings",
     "AuditSettings",
     "GrantSettings",
+    "HttpSettings",
     "IntentSettings",
+    "JwtSettings",
     "LeaseSettings",
     "ModelSettings",
     "PolicySettings",
