@@ -59,15 +59,18 @@ async def take_object(
 
     Raises:
         QuotaExceeded: the tenant has as much as it may; deliver the event again later.
-        InvalidInput: the object is not what its name says.
         StoreError: deliver the event again.
     """
     origin = derived_id(created.bucket, created.key, created.version)
     lines = documents.read_lines(created.key, bucket.read(created.key), origin=origin, tenant=tenant)
     report = _Manifest(manifests, created, origin)
     taken = Taken()
-    async for batch in _batches(lines):
-        taken = await _take_lines(batch, accept, report, taken)
+    try:
+        async for batch in _batches(lines):
+            taken = await _take_lines(batch, accept, report, taken)
+    except InvalidInput as error:  # the rest cannot be read, however often it is delivered
+        await report.add({"error": {"code": error.code, "message": str(error)}})
+        taken = taken._replace(refused=taken.refused + 1)
     await report.close()
     log.info("object taken", bucket=created.bucket, key=created.key, **taken._asdict())
     return taken

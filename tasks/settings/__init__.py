@@ -2,7 +2,7 @@
 
 from tasks.settings.agents import AgentSettings, ApiToolSettings, ModelSettings, SqlToolSettings, ToolSettings
 from tasks.settings.base import EMBEDDED, Section
-from tasks.settings.doors import HttpSettings, JwtSettings
+from tasks.settings.doors import BucketSource, EventSettings, HttpSettings, JwtSettings, QueueSource
 from tasks.settings.queues import LeaseSettings, PoolSettings, QueueSettings, ScalingSettings
 from tasks.settings.routing import IntentSettings, RoutingSettings
 from tasks.settings.trust import (
@@ -27,6 +27,8 @@ __all__ = [
     "AlertType",
     "ApiToolSettings",
     "AuditSettings",
+    "BucketSource",
+    "EventSettings",
     "GrantSettings",
     "HttpSettings",
     "IntentSettings",
@@ -37,6 +39,7 @@ __all__ = [
     "PoolSettings",
     "Price",
     "QueueSettings",
+    "QueueSource",
     "QuotaSettings",
     "RoutingSettings",
     "ScalingSettings",

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from tasks.contracts.base import Tenant
 from tasks.settings.base import Count, Positive, Section
 
 Algorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
@@ -39,3 +40,32 @@ class HttpSettings(Section, frozen=True, kw_only=True):
     burst: Count = 100
     wait_seconds: Annotated[float, msgspec.Meta(gt=0, le=300)] = 25
     cors_origins: tuple[str, ...] = ()
+
+
+class BucketSource(Section, frozen=True, kw_only=True):
+    """Objects under ``prefix`` of ``bucket`` (by default the data bucket) ask for requests of ``tenant``.
+
+    Without ``tenant`` each request names its own: for a bucket that only the trusted can write to.
+    """
+
+    bucket: str | None = None
+    prefix: str = "inbox/"
+    tenant: Tenant | None = "default"
+
+
+class QueueSource(Section, frozen=True, kw_only=True):
+    """Messages of the SQS queue ``name`` ask for requests of ``tenant``; see :class:`BucketSource`."""
+
+    name: Annotated[str, msgspec.Meta(min_length=1)]
+    tenant: Tenant | None = "default"
+
+
+class EventSettings(Section, frozen=True, kw_only=True):
+    """What may ask by events; what comes from elsewhere is refused. The longest prefix that fits speaks.
+
+    ``dead_letters`` is the URL of the SQS queue for messages that no retry will mend.
+    """
+
+    buckets: tuple[BucketSource, ...] = (BucketSource(),)
+    queues: tuple[QueueSource, ...] = ()
+    dead_letters: Annotated[str, msgspec.Meta(pattern="^https?://")] | None = None

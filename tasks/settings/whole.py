@@ -11,7 +11,7 @@ from tasks import keys
 from tasks.errors import InvalidInput
 from tasks.settings.agents import DEFAULT_AGENTS, AgentSettings, ModelSettings, ToolSettings
 from tasks.settings.base import EMBEDDED, Positive, Section
-from tasks.settings.doors import HttpSettings
+from tasks.settings.doors import EventSettings, HttpSettings
 from tasks.settings.queues import LeaseSettings, PoolSettings, QueueSettings, ScalingSettings
 from tasks.settings.routing import IntentSettings, RoutingSettings
 from tasks.settings.trust import AuditSettings, GrantSettings, PolicySettings, QuotaSettings, SigningSettings
@@ -44,6 +44,7 @@ class Settings(Section, frozen=True, kw_only=True):
     quotas: QuotaSettings = QuotaSettings()
     tools: ToolSettings = ToolSettings()
     http: HttpSettings = HttpSettings()
+    events: EventSettings = EventSettings()
 
     def __post_init__(self) -> None:
         """Add the agent types that were left out; raise :class:`ValueError` where a name leads nowhere."""

@@ -3,19 +3,18 @@ from collections.abc import Callable
 from typing import Any
 
 import httpx
-import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
-from jwt.algorithms import OKPAlgorithm, RSAAlgorithm
 
 from handlers.http.jwt import Bearer
 from tasks.errors import NotReady, Unauthenticated
 from tasks.settings import JwtSettings
+from tests.support import issuer
+from tests.support.issuer import KEY
 
 ISSUER = "https://login.example"
 SETTINGS = JwtSettings(issuer=ISSUER, audience="sluice", roles_claim="realm.roles")
-KEY = Ed25519PrivateKey.generate()
 OTHER = generate_private_key(public_exponent=65537, key_size=2048)
 
 
@@ -23,7 +22,7 @@ class Issuer:
     """An OpenID Connect issuer that publishes ``keys``."""
 
     def __init__(self) -> None:
-        self.keys = {"k1": KEY.public_key()}
+        self.keys: dict[str, Any] = {"k1": KEY.public_key()}
         self.calls: list[str] = []
         self.is_away = False
         self.seconds = 0.0
@@ -34,28 +33,15 @@ class Issuer:
             return httpx.Response(500)
         if request.url.path.endswith("openid-configuration"):
             return httpx.Response(200, json={"jwks_uri": f"{ISSUER}/keys"})
-        keys: list[dict[str, Any]] = []
-        for kid, key in self.keys.items():
-            of: Any = OKPAlgorithm if isinstance(key, type(KEY.public_key())) else RSAAlgorithm
-            keys.append({**of.to_jwk(key, as_dict=True), "kid": kid})
-        return httpx.Response(200, json={"keys": keys})
+        return httpx.Response(200, json=issuer.jwks(self.keys))
 
     def bearer(self, settings: JwtSettings = SETTINGS) -> Bearer:
         return Bearer(settings, httpx.AsyncClient(transport=httpx.MockTransport(self)), lambda: self.seconds)
 
 
-def token(key: Any = KEY, *, kid: str | None = "k1", algorithm: str = "EdDSA", **claims: Any) -> str:
-    whole = {
-        "iss": ISSUER,
-        "aud": "sluice",
-        "sub": "alice",
-        "exp": time.time() + 60,
-        "tenant": "acme",
-        "realm": {"roles": ["user"]},
-        **claims,
-    }
-    kept = {name: value for name, value in whole.items() if value is not None}
-    return "Bearer " + jwt.encode(kept, key, algorithm=algorithm, headers={"kid": kid} if kid else None)
+def token(key: Any = KEY, **claims: Any) -> str:
+    """Return a token of this issuer, with roles where the settings look for them."""
+    return issuer.token(key, **{"iss": ISSUER, "roles": None, "realm": {"roles": ["user"]}, **claims})
 
 
 async def test_a_token_says_who_calls() -> None:
@@ -98,37 +84,37 @@ async def test_what_does_not_hold_is_nobody(make: Callable[[], str | None]) -> N
 
 
 async def test_keys_are_fetched_once_an_hour() -> None:
-    issuer = Issuer()
-    bearer = issuer.bearer()
+    here = Issuer()
+    bearer = here.bearer()
     for _ in range(3):
         await bearer(token())
-    assert len(issuer.calls) == 2
-    issuer.seconds += 3601
+    assert len(here.calls) == 2
+    here.seconds += 3601
     await bearer(token())
-    assert len(issuer.calls) == 4
+    assert len(here.calls) == 4
 
 
 async def test_a_new_key_is_fetched_and_not_at_every_junk_token() -> None:
-    issuer = Issuer()
-    bearer = issuer.bearer(SETTINGS.changed(jwks_url=f"{ISSUER}/keys"))
+    here = Issuer()
+    bearer = here.bearer(SETTINGS.changed(jwks_url=f"{ISSUER}/keys"))
     await bearer(token())
-    issuer.keys["k2"] = OTHER.public_key()
+    here.keys["k2"] = OTHER.public_key()
     for _ in range(3):
         with pytest.raises(Unauthenticated):
             await bearer(token(OTHER, kid="k2", algorithm="RS256"))
-    assert len(issuer.calls) == 1  # too soon
-    issuer.seconds += 31
+    assert len(here.calls) == 1  # too soon
+    here.seconds += 31
     assert (await bearer(token(OTHER, kid="k2", algorithm="RS256"))).tenant == "acme"
 
 
 async def test_while_the_issuer_is_away_known_keys_hold_and_nobody_gets_in_without() -> None:
-    issuer = Issuer()
-    bearer = issuer.bearer()
-    issuer.is_away = True
+    here = Issuer()
+    bearer = here.bearer()
+    here.is_away = True
     with pytest.raises(NotReady, match=r"login\.example"):
         await bearer(token())
-    issuer.is_away = False
+    here.is_away = False
     await bearer(token())
-    issuer.is_away = True
-    issuer.seconds += 4000
+    here.is_away = True
+    here.seconds += 4000
     assert (await bearer(token())).tenant == "acme"
