@@ -40,6 +40,7 @@ def root_of(leaf, index, size, path):
 
 
 def main(proof, ring):
+    need(proof["segments"] and all(part["records"] for part in proof["segments"]), "it proves nothing")
     for part in proof["segments"]:
         leaf, header, hashes = json.loads(part["leaf"]), json.loads(part["header"]), part["hashes"]
         body, _, line = part["checkpoint"].rpartition("\n\n")  # a C2SP signed note

@@ -9,7 +9,7 @@ from typing import Final
 
 import orjson
 
-from tasks.access.grants import NARROW
+from tasks.access.grants import NARROW, REVISE
 from tasks.access.signing import (
     CHECKPOINT,
     GRANT,
@@ -30,7 +30,7 @@ RING: Final = "ring.json"
 _ALL: Final = ("*",)
 _SCOPES: Final = {
     # Whoever can read this folder owns the stack: the local key may ask for everything, in every tenant.
-    "local": Scope(purposes=(GRANT,), tenants=_ALL, subjects=("local",), roles=("admin",)),
+    "local": Scope(purposes=(GRANT, REVISE), tenants=_ALL, subjects=("local",), roles=("admin",)),
     "planner": Scope(purposes=(NARROW,), tenants=_ALL, subjects=_ALL, roles=_ALL),
     "audit": Scope(purposes=(audit_purpose("*"),)),
     "sealer": Scope(purposes=(CHECKPOINT,)),

@@ -71,9 +71,12 @@ class Hop(ABC):
             grant = self.deps.gate.verify(message)
         except NewerSchema as error:
             # For a newer worker. Unread and uncounted it goes to the end of its queue, after a pause, so that old
-            # workers do not spin on what they cannot read.
+            # workers do not spin on what they cannot read. That it is in the register is all that can be asked of a
+            # message that nobody here can read; without it, it would go round until somebody looked.
+            if not await self._still_queued(raw):
+                await self._refusals.quarantine(raw, MalformedMessage(f"{error}; and the register has no such message"))
+                return Disposition.ACK
             log.info("handed back", reason=str(error))
-            await self._still_queued(raw)
             await asyncio.sleep(self.deps.settings.queue.hand_back_seconds)
             return Disposition.REQUEUE
         except MalformedMessage as error:
@@ -193,11 +196,20 @@ class Hop(ABC):
         )
         return denied.changed(decision=Decision.DENY)
 
-    async def _still_queued(self, raw: dict[str, Any]) -> None:
-        """Keep the sweeper from taking a message that nobody here may begin for a lost one."""
-        tenant, request_id = raw.get("tenant"), raw.get("id")
-        if isinstance(tenant, str) and isinstance(request_id, str):
-            await self.deps.register.seen(keys.ref(tenant, request_id), now=self.deps.now().timestamp())
+    async def _still_queued(self, raw: dict[str, Any]) -> bool:
+        """Keep the sweeper from taking a message that nobody here may begin for a lost one.
+
+        Tells whether it is the very message that the register has: anything else nobody waits for.
+        """
+        ref = keys.ref(str(raw.get("tenant", "")), str(raw.get("id", "")))
+        row = await self.deps.register.get(ref)
+        try:
+            is_ours = row is not None and canonical(raw).decode() == row.message
+        except (orjson.JSONEncodeError, RecursionError):
+            return False
+        if is_ours:
+            await self.deps.register.seen(ref, now=self.deps.now().timestamp())
+        return is_ours
 
     async def _failed(self, attempt: Attempt, error: Exception) -> None:
         info = describe(error)

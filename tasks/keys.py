@@ -241,19 +241,28 @@ def parse_segment(key: str) -> SegmentKey:
 
 
 AUDIT_PREFIX: Final = "audit/"
+FIRST_YEAR: Final = 2000
+"""Nothing is older: a time near the first year that a calendar knows cannot be looked back from."""
 _UNSAFE: Final = re.compile(r"[^A-Za-z0-9.-]")
 _SEGMENT: Final = re.compile(
-    r"audit/([0-9]{4})/([0-9]{2})/([0-9]{2})/([0-9]{2})/([0-9]{2})([0-9]{2})\.([0-9]{3})"
+    r"audit/([2-9][0-9]{3})/([0-9]{2})/([0-9]{2})/([0-9]{2})/([0-9]{2})([0-9]{2})\.([0-9]{3})"
     r"~([A-Za-z0-9._+~-]+)~([0-9]{12})\.jsonl\.zst"
 )
 
 CHECKPOINTS: Final = "checkpoints/"
+_CHECKPOINT: Final = re.compile(r"checkpoints/([0-9]{12})")
 LEDGER: Final = "ledger/"
 
 
 def checkpoint(number: int) -> str:
     """Return the key of a checkpoint, in the audit bucket and at the witness."""
     return f"{CHECKPOINTS}{number:012d}"
+
+
+def parse_checkpoint(key: str) -> int | None:
+    """Return the number that ``key`` has among the checkpoints, None where it is the key of none."""
+    found = _CHECKPOINT.fullmatch(key)
+    return int(found[1]) if found else None
 
 
 def leaves(number: int, digest: str) -> str:

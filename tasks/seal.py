@@ -23,7 +23,7 @@ from tasks.contracts.audit import GENESIS, Action, Decision, Event
 from tasks.contracts.base import sha256
 from tasks.errors import AlreadyExists, IntegrityError, NotFound, SluiceError
 from tasks.log import get_logger
-from tasks.stores.objects import ObjectStore
+from tasks.stores.objects import ObjectStore, get_at_most
 
 log = get_logger()
 
@@ -92,6 +92,9 @@ class Sealer:
         self._base: _Base | None = None
         self._witnessed: int | None = None
         self._told: set[str] = set()
+        # What is broken by itself stays so. Read and counted again in each pass, enough of it would leave no room in a
+        # checkpoint for anything else.
+        self._refused: set[str] = set()
 
     async def run_once(self, *, force: bool = False) -> Sealed | None:
         """Write the next checkpoint; None where it is not due yet (unless ``force``), or another sealer was first.
@@ -99,7 +102,11 @@ class Sealer:
         Raises:
             IntegrityError: the newest checkpoint does not hold, or one is missing: a ledger is not continued on that.
         """
-        base = await self._current()
+        try:
+            base = await self._current()
+        except IntegrityError as error:
+            self._tell(keys.CHECKPOINTS, f"not continued: {error}")
+            raise
         now = _to_millisecond(self._now())
         due = force or base.time is None or now - base.time >= self._period
         sealed = await self._seal(base, now if base.time is None else max(now, base.time)) if due else None
@@ -122,7 +129,7 @@ class Sealer:
     async def _read(self, number: int) -> _Base:
         if number < 0:
             return _Base(-1, None, _START, State())
-        data = await self._store.get(keys.checkpoint(number))
+        data = await ledger.read_note(self._store, number)
         found = note.read(data, self._ring)
         if found.number != number or found.origin != self._origin:
             raise IntegrityError(
@@ -157,7 +164,7 @@ class Sealer:
         try:
             await self._store.create(keys.checkpoint(number), data)
         except AlreadyExists:
-            if await self._store.get(keys.checkpoint(number)) != data:
+            if await ledger.read_note(self._store, number) != data:
                 return None  # another sealer was first; what was written beside it is named by nothing
         self._base = _Base(number, until, sha256(data), state)
         return Sealed(number, len(leaves), state.tree.size, len(state.ended), complete=until == now)
@@ -181,7 +188,7 @@ class Sealer:
                 self._tell(key, str(error))
                 continue
             mark = base.state.marks.get(stream)
-            if mark and first < mark.next:
+            if (mark and first < mark.next) or key in self._refused:
                 continue
             found[stream].append(_New(key, time, first))
             count += 1
@@ -217,10 +224,12 @@ class Sealer:
             if gap and found.time > until - HOLD:
                 break
             try:
-                data = await self._store.get(found.key)
+                data = await get_at_most(self._store, found.key, segment.MOST_STORED)
                 content = segment.check(found.key, data, self._ring)
             except (segment.Broken, NotFound) as error:
                 self._tell(found.key, str(error))
+                if isinstance(error, segment.Broken):
+                    self._refused.add(found.key)
                 continue
             if found.first < following or (not gap and content.header.previous != last):
                 self._tell(found.key, "forked: not the continuation of what is sealed")
@@ -269,7 +278,7 @@ class Sealer:
                 self._witnessed = max(min(await self._witness.newest(), base.number) - 1, -1)
             while self._witnessed < base.number:
                 number = self._witnessed + 1
-                await self._witness.receive(number, await self._store.get(keys.checkpoint(number)))
+                await self._witness.receive(number, await ledger.read_note(self._store, number))
                 self._witnessed = number
         except IntegrityError as error:
             self._tell(keys.checkpoint(base.number if self._witnessed is None else self._witnessed + 1), str(error))

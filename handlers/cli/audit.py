@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from handlers.cli.commitment import commitment
-from handlers.cli.common import console, json_option, print_json, print_table, run, settings_of
+from handlers.cli.common import console, json_option, print_json, print_table, run, settings_of, visible
 from tasks.errors import IntegrityError, InvalidInput, NotFound
 from tasks.settings import Settings
 
@@ -43,13 +43,24 @@ audit.add_command(commitment)
 @click.argument("request_id", required=False)
 @tenant_option
 @copy_option
+@ring_option
 @json_option
 @click.pass_context
-def show(ctx: click.Context, *, request_id: str | None, tenant: str | None, copy: Path | None, as_json: bool) -> None:
+def show(
+    ctx: click.Context,
+    *,
+    request_id: str | None,
+    tenant: str | None,
+    copy: Path | None,
+    ring: str | None,
+    as_json: bool,
+) -> None:
     """Show what happened to REQUEST_ID, or everything, by time."""
     from tasks.audit.read import read
 
-    records = run(read(_store(settings_of(ctx), copy), request_id=request_id))
+    settings = settings_of(ctx)
+    keyring = _own_ring(settings, ring)
+    records = run(read(_store(settings, copy), request_id=request_id, ring=keyring, skipped=_not_shown))
     found = [record for record in records if tenant in (None, record.tenant)]
     if request_id and not found:
         raise NotFound(f"no audit record of request {request_id!r}")
@@ -66,6 +77,7 @@ def show(ctx: click.Context, *, request_id: str | None, tenant: str | None, copy
 @click.option("--to", "until", type=click.DateTime(_TIMES), help="Not after this time.")
 @click.option("--limit", type=click.IntRange(1, 100_000), default=1000, show_default=True, help="The newest so many.")
 @copy_option
+@ring_option
 @json_option
 @click.pass_context
 def search(
@@ -78,6 +90,7 @@ def search(
     until: datetime | None,
     limit: int,
     copy: Path | None,
+    ring: str | None,
     as_json: bool,
 ) -> None:
     """Search the records. With --from and --to only the segments of that time are read."""
@@ -85,7 +98,9 @@ def search(
     from tasks.audit.read import search as find
 
     wanted = Wanted(tenant=tenant, actor=actor, action=action, since=_utc(since), until=_utc(until))
-    found = run(find(_store(settings_of(ctx), copy), wanted, limit))
+    settings = settings_of(ctx)
+    keyring = _own_ring(settings, ring)
+    found = run(find(_store(settings, copy), wanted, limit, ring=keyring, skipped=_not_shown))
     _print_records(f"{len(found)} records", found, as_json=as_json)
 
 
@@ -134,7 +149,8 @@ def prove(
     from tasks.audit.prove import prove as make
 
     settings = settings_of(ctx)
-    proof = run(make(_store(settings, copy), _ring(settings, ring), request_id, tenant=tenant))
+    keyring = _ring(settings, ring)
+    proof = run(make(_store(settings, copy), keyring, request_id, tenant=tenant, skipped=_not_shown))
     if output is None:
         print_json(proof)
         return
@@ -159,6 +175,15 @@ def _ring(settings: Settings, source: str | None) -> KeyRing:
     return load_ring(named) if named else load_keys(settings).ring
 
 
+def _own_ring(settings: Settings, source: str | None) -> KeyRing | None:
+    """Return the keys to check with what is shown, None where none are configured."""
+    return _ring(settings, source) if source or settings.signing.ring else None
+
+
+def _not_shown(key: str, reason: str) -> None:
+    click.echo(visible(f"not shown: {key}: {reason}; `sluice audit verify` says more"), err=True)
+
+
 def _options(
     settings: Settings,
     since: str | None,
@@ -172,6 +197,7 @@ def _options(
     from tasks.contracts.base import utc_now
     from tasks.stores.folder import FolderObjectStore
     from tasks.stores.s3 import S3ObjectStore
+    from tasks.stores.versions import audit_versions
 
     number, kept = _since(since)
     bucket = witness or (None if copy else settings.auditing.witness_bucket)
@@ -181,7 +207,14 @@ def _options(
     elif bucket:
         other = S3ObjectStore(bucket, region=settings.region, endpoint=settings.s3_endpoint)
     expired = utc_now() - timedelta(days=settings.auditing.retention_days + 1)
-    return Options(since=number, since_note=kept, witness=other, expired_before=expired, progress=progress)
+    return Options(
+        since=number,
+        since_note=kept,
+        witness=other,
+        expired_before=expired,
+        progress=progress,
+        versions=None if copy else audit_versions(settings),
+    )
 
 
 def _since(since: str | None) -> tuple[int | None, bytes | None]:
@@ -203,11 +236,11 @@ def _print_verdict(found: Verification) -> None:
     )
     for fault in found.faults:
         place = f" {fault.stream} #{fault.sequence}" if fault.sequence is not None else ""
-        click.echo(f"  {fault.kind}: {fault.object}{place}: {fault.reason}")
+        click.echo(visible(f"  {fault.kind}: {fault.object}{place}: {fault.reason}"))
     if found.found > len(found.faults):
         click.echo(f"  and {found.found - len(found.faults)} more")
     for caveat in found.caveats:
-        click.echo(f"  note: {caveat}")
+        click.echo(visible(f"  note: {caveat}"))
     click.echo("the audit holds" if found.ok else f"the audit does NOT hold: {found.found} faults")
 
 

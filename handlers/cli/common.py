@@ -57,8 +57,17 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*(Text(str(cell)) for cell in row))
+        table.add_row(*(Text(visible(str(cell), keep="\n")) for cell in row))
     made.print(table)
+
+
+def visible(text: str, *, keep: str = "") -> str:
+    """Return ``text`` with escapes for what a terminal would obey: others chose names of objects and requests."""
+    if text.isprintable():
+        return text
+    return "".join(
+        char if char.isprintable() or char in keep else char.encode("unicode_escape").decode() for char in text
+    )
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:

@@ -19,7 +19,7 @@ def keys() -> None:
 @keys.command()
 @click.argument("name")
 @click.option("--purpose", "purposes", multiple=True, required=True,
-              help="grant, narrow, checkpoint or audit:POOL; * at the end for any. May be repeated.")  # fmt: skip
+              help="grant, revise, narrow, checkpoint or audit:POOL; * at the end for any. Repeatable.")  # fmt: skip
 @click.option("--tenant", "tenants", multiple=True, help="A tenant that it may sign grants for; * for any.")
 @click.option("--subject", "subjects", multiple=True, help="A subject that it may sign grants for (default: NAME).")
 @click.option("--role", "roles", multiple=True, help="A role that it may grant.")

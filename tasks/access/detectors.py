@@ -90,7 +90,8 @@ def is_phone(number: str) -> bool:
 CARD: Final = Detector(
     "card",
     r"(?P<secret>[2-6](?<![\w-][2-6])(?:(?<=[3-6])\d{13,15}|(?<=2)[2-7]\d{14}|(?<=[46])\d{18}"
-    r"|\d{3}([ .\u00a0-])\d{4}\2\d{4}\2\d{2,4}(?:\2\d{3})?|(?<=3)\d{3}([ .\u00a0-])\d{6}\3\d{4,5}))(?![\w-])",
+    r"|\d{3}([ ._/\u00a0-]{1,2})\d{4}\2\d{4}\2\d{2,4}(?:\2\d{3})?"
+    r"|(?<=3)\d{3}([ ._/\u00a0-]{1,2})\d{6}\3\d{4,5}))(?![\w-])",
     guessable=True,
     proves=is_card,
 )
@@ -122,6 +123,13 @@ NAMED: Final = (
         sought=r"bearer\s|basic\s|token\s|apikey\s",
         anchors=("bearer", "basic", "token", "apikey"),
         proves=looks_random,
+    ),
+    Detector(
+        "password",
+        r"--?\w{1,10}[ =][\"']?[^\s:\"']{1,64}:(?P<secret>[^\s\"']{6,})",
+        sought=r"(?<![\w-])(?:-u|--user|--proxy-user)[ =]",
+        anchors=("-u ", "-user"),
+        proves=has_letters_and_digits,
     ),
     Detector(
         "cookie",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import msgspec
 
@@ -24,6 +24,11 @@ from tasks.errors import BadSignature, Denied, ForgedMessage, NotReady
 if TYPE_CHECKING:
     from tasks.contracts.request import Request
     from tasks.settings import GrantSettings, Settings
+
+
+CLOCK_SKEW_SECONDS: Final = 300.0
+"""How far ahead of this process's clock the one of a door may be. A grant from the future would outlive its
+revocation."""
 
 
 class Caller(msgspec.Struct, frozen=True):
@@ -173,9 +178,14 @@ class SignedGate:
 
     async def standing(self, grant: Grant) -> None:
         """See :class:`Gate`."""
-        if grant.claims.exp <= self._now().timestamp():
-            expired = datetime.fromtimestamp(grant.claims.exp, self._now().tzinfo)
+        now = self._now()
+        seconds = now.timestamp()
+        if grant.claims.exp <= seconds:
+            expired = datetime.fromtimestamp(grant.claims.exp, now.tzinfo)
             raise Denied(f"grant: expired at {expired.isoformat()}")
+        if grant.claims.iat > seconds + CLOCK_SKEW_SECONDS:
+            ahead = grant.claims.iat - seconds
+            raise Denied(f"grant: issued {ahead:.0f} s ahead of this worker's clock: set the clocks by one time server")
         await self._revoked.check(grant)
 
     def allow(self, grant: Grant, act: Act, name: str) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from math import ceil
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 
@@ -19,6 +19,9 @@ from tasks.errors import BadSignature, Denied
 
 NARROW: Final = "narrow"
 """The purpose of a key that signs child grants, which can only narrow the grant that they carry."""
+REVISE: Final = "revise"
+"""The purpose that a key needs beside :data:`GRANT` to open a later revision: without it a producer's key could lay a
+newer result over that of anybody in its tenant."""
 TYPE: Final = "sluice-grant+jwt"
 MAX_TOKEN: Final = 8 * 1024
 """Characters of a grant that is looked at, a child's parent included."""
@@ -29,6 +32,10 @@ class Actor(msgspec.Struct, frozen=True):
     """Who acts for the subject (RFC 8693)."""
 
     sub: str
+
+
+Moment = Annotated[int, msgspec.Meta(ge=0, le=253_402_300_799)]
+"""Unix seconds up to the year 9999: no time that a clock or a calendar chokes on."""
 
 
 class Claims(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
@@ -43,11 +50,11 @@ class Claims(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     tenant: str
     roles: tuple[str, ...]
     aud: str
-    iat: int
-    exp: int
+    iat: Moment
+    exp: Moment
     jti: str
-    dig: str
-    rev: int = 1
+    dig: Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{64}\Z")]
+    rev: Annotated[int, msgspec.Meta(ge=1)] = 1
     act: Actor | None = None
     par: str | None = None
     pln: str | None = None
@@ -232,6 +239,8 @@ class GrantReader:
         if claims.aud != self._audience:
             raise BadSignature(f"grant: is for {claims.aud!r}, this is {self._audience!r}")
         if claims.par is None:
+            if claims.pln is not None:
+                raise BadSignature("grant: names a plan, and no parent")
             if fault := outside(key, claims):
                 raise BadSignature(f"grant: key {kid!r} may not sign for {fault}")
             return Grant(claims, (kid,), token)
@@ -257,6 +266,8 @@ class GrantReader:
 
 def outside(key: PublicKey, claims: Claims) -> str:
     """Return what in ``claims`` is out of the scope of ``key``, empty where nothing is."""
+    if claims.rev > 1 and not (claims.act and covers(key.scope.purposes, REVISE)):
+        return f"revision {claims.rev}: that takes an actor, and the purpose {REVISE!r}"
     subjects = (claims.sub, claims.act.sub) if claims.act else (claims.sub,)
     return _outside(key, claims.tenant, subjects, claims.roles)
 

@@ -1,18 +1,21 @@
 """Who may do what: Cedar policies, read once and validated, deny by default.
 
 A decision hangs on roles, tenant, action and resource, on nothing else (the schema sees to it), and policies do not
-change while a process runs. So each decision is made by the engine once, in about 0.1 ms, and remembered.
+change while a process runs. So each decision is made by the engine once, in about 0.1 ms, and remembered. Those of the
+packaged policies are made before they are packaged: a process that needs no others never starts the engine.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import StrEnum
+from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import msgspec
 
+from tasks.contracts.base import sha256
 from tasks.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -20,6 +23,8 @@ if TYPE_CHECKING:
 
 PACKAGED: Final = Path(__file__).with_name("policies")
 SCHEMA: Final = PACKAGED / "schema.cedarschema"
+DECISIONS: Final = PACKAGED / "decisions.json"
+"""What the packaged policies decide. `python -m tests.support.decisions` writes it anew after a change of them."""
 _REMEMBERED: Final = 10_000
 
 
@@ -91,12 +96,18 @@ class Answer(msgspec.Struct, frozen=True):
         return "no policy permits it"
 
 
-class Policy:
-    """The policies of one directory. Make it with :func:`load_policy`."""
+class Engine(Protocol):
+    """What decides."""
 
-    def __init__(self, policies: cedarpy.PolicySet, schema: cedarpy.Schema, files: Sequence[Path]) -> None:
-        self._policies = policies
-        self._schema = schema
+    def decide(self, question: Question) -> Answer:
+        """Return the answer."""
+
+
+class Policy:
+    """The policies of one directory, and what they decided. Make it with :func:`load_policy`."""
+
+    def __init__(self, engine: Engine, files: Sequence[Path]) -> None:
+        self._engine = engine
         self._known: dict[Question, Answer] = {}
         self.files = tuple(files)
 
@@ -104,13 +115,36 @@ class Policy:
         """Return the answer; remembered."""
         known = self._known.get(question)
         if known is None:
-            known = self._decided(question)
+            known = self._engine.decide(question) if _is_text(question) else _NO_TEXT
             if len(self._known) >= _REMEMBERED:
                 del self._known[next(iter(self._known))]
             self._known[question] = known
         return known
 
-    def _decided(self, question: Question) -> Answer:
+
+_NO_TEXT: Final = Answer(allowed=False, errors=("its name is not valid Unicode",))
+
+
+def _is_text(question: Question) -> bool:
+    """Tell whether the name is one at all: a model can call for a tool by half a surrogate pair."""
+    try:
+        question.name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+class Cedar:
+    """The engine. ``texts`` are policies that were validated against ``schema``."""
+
+    def __init__(self, texts: Sequence[str], schema: cedarpy.Schema) -> None:
+        import cedarpy
+
+        self._policies = cedarpy.PolicySet.from_str("\n".join(texts))
+        self._schema = schema
+
+    def decide(self, question: Question) -> Answer:
+        """See :class:`Engine`."""
         import cedarpy
 
         kind, name = question.resource
@@ -135,6 +169,32 @@ class Policy:
         )
 
 
+class Decisions(msgspec.Struct, frozen=True):
+    """What Cedar said of the packaged policies: by role and action the policies that permit it.
+
+    It holds for the policies with this ``digest`` and no others, and for whatever belongs to the caller's own tenant:
+    they look at nothing else. A test asks Cedar about every set of roles.
+    """
+
+    digest: str
+    permits: dict[str, dict[Act, tuple[str, ...]]]
+
+
+class Table:
+    """Decides by :class:`Decisions`, and has ``engine`` made where these say nothing: Cedar takes 50 ms to start."""
+
+    def __init__(self, decisions: Decisions, engine: Callable[[], Engine]) -> None:
+        self._permits = decisions.permits
+        self._engine = engine
+
+    def decide(self, question: Question) -> Answer:
+        """See :class:`Engine`."""
+        if question.owner not in (None, question.tenant):
+            return self._engine().decide(question)
+        policies = {name for role in question.roles for name in self._permits.get(role, {}).get(question.act, ())}
+        return Answer(allowed=bool(policies), policies=tuple(sorted(policies)))
+
+
 def _entity(uid: dict[str, str], attributes: dict[str, str], parents: Sequence[dict[str, str]] = ()) -> dict[str, Any]:
     return {"uid": uid, "attrs": attributes, "parents": list(parents)}
 
@@ -145,20 +205,42 @@ def load_policy(folder: Path | None = None) -> Policy:
     Raises:
         SettingsError: there are none, or one is wrong; the message names the file and what is wrong.
     """
-    import cedarpy
-
     chosen = folder or PACKAGED
     files = sorted(chosen.glob("*.cedar")) if chosen.is_dir() else []
     if not files:
         raise SettingsError(f"policy.dir: {chosen} holds no policy files (*.cedar); without any, nothing is allowed")
-    schema_text = SCHEMA.read_text("utf-8")
+    texts = [_text(file) for file in files]
+    schema = _text(SCHEMA)
+    if folder is None:
+        known = msgspec.json.decode(DECISIONS.read_bytes(), type=Decisions)
+        if known.digest == digest_of(texts, schema):
+            return Policy(Table(known, cache(partial(cedar, files, texts, schema))), files)
+    return Policy(cedar(files, texts, schema), files)
+
+
+def cedar(files: Sequence[Path], texts: Sequence[str], schema_text: str) -> Cedar:
+    """Return the engine for policies, after it has validated them; errors as in :func:`load_policy`."""
+    import cedarpy
+
     schema = cedarpy.Schema.from_str(schema_text)
-    texts = []
-    for file in files:
-        text = _text(file)
+    for file, text in zip(files, texts, strict=True):
         _check(file, text, schema)
-        texts.append(text)
-    return Policy(cedarpy.PolicySet.from_str("\n".join(texts)), schema, files)
+    return Cedar(texts, schema)
+
+
+def digest_of(texts: Sequence[str], schema: str) -> str:
+    """Return what :class:`Decisions` name the policies by."""
+    return sha256("\0".join([*texts, schema]).encode())
+
+
+def decisions(engine: Engine, roles: Iterable[str], digest: str) -> Decisions:
+    """Return what ``engine`` says of each of ``roles``, for :data:`DECISIONS`."""
+
+    def permits(role: str) -> dict[Act, tuple[str, ...]]:
+        answers = {act: engine.decide(Question((role,), "tenant", act, "name")) for act in Act}
+        return {act: answer.policies for act, answer in answers.items() if answer.allowed}
+
+    return Decisions(digest, {role: permits(role) for role in roles})
 
 
 def _text(file: Path) -> str:

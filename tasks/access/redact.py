@@ -30,23 +30,35 @@ _KEPT: Final = 2048
 
 # From a name to its value, and the value: in quotes, in escaped quotes, in brackets, to the end of the line, or bare.
 _SUFFIX: Final = r"s?(?:[_-][A-Za-z0-9]{1,32}|[A-Z][a-z0-9]{0,32}){0,4}(?![A-Za-z0-9])"
-_BETWEEN: Final = r"\\{0,8}[\"']?\s{0,8}(?:=>|:=|[:=]|%3[AaDd])\s{0,8}"
+_QUOTE: Final = r"(?:&quot;|&apos;|&#3[49];|%(?:25){0,3}2[27]|\\{0,8}[\"'])?"
+_EQUALS: Final = r"(?:=>|->|→|:=|[:=]|%(?:25){0,3}3[AaDd]|\\{1,8}u003[adAD]|&#(?:58|61|[xX]3[aAdD]);)"
+_BETWEEN: Final = rf"{_QUOTE}\s{{0,8}}{_EQUALS}\s{{0,8}}(?:&quot;|&apos;|&#3[49];)?"
+"""A colon or an equals sign, as it is and as URLs, HTML and JSON spell it."""
 _VALUE: Final = (
     r"(?P<quote>\\{1,8}[\"'])(?P<escaped>(?s:.*?))(?:(?<!\\)(?P=quote)|\Z)"
     rf"|(?P<mark>{MARK})|\"(?P<double>(?:[^\"\\]|\\.)*)(?:\"|\\?\Z)|b?'(?P<single>(?:[^'\\]|\\.)*)(?:'|\\?\Z)"
     r"|(?P<list>\[[^\]]*\]?|\{[^}]*\}?)"
+    r"|(?P<block>[|>][-+0-9]{0,3}[ \t]*\r?\n(?:[ \t]+[^\n]*(?:\n|\Z))+)"
     r"|(?P<line>(?i:digest|negotiate|aws4-hmac-sha256|hawk)\s[^\r\n]*)"
     r"|(?P<bare>(?:(?i:bearer|basic|token|apikey)\s+)?[^\s,;&]+)"
 )
-# The same in other dress: an XML element, a sentence, a flag of a command line.
+# The same in other dress: an XML element, a sentence, a table, a pair in brackets, a flag of a command line.
 _SPOKEN: Final = (
-    r"[^<>\s]{0,64}>(?P<element>[^<]+)(?=</)"
-    r"|s?\s+(?:is|was)\s+[\"']?(?P<told>(?=[^\s\d]*\d)(?=[^\sA-Za-z]*[A-Za-z])[^\s\"']{6,})"
+    r"[^<>\s]{0,64}>(?:<!\[CDATA\[)?(?P<element>[^<]+)(?=</)"
+    r"|s?(?:\s+(?:is|was)\s+[\"']?|\s+[\"']|\t+|\s{0,4}\|\s{0,4}|;)"
+    r"(?P<told>(?=[^\s\d]{0,80}\d)(?=[^\sA-Za-z]{0,80}[A-Za-z])[^\s\"'|]{6,})"
+    rf"|{_SUFFIX}\\{{0,8}}[\"']\s{{0,4}},\s{{0,4}}b?\\{{0,8}}[\"'](?P<pair>[^\"'\\\r\n]+)(?=\\{{0,8}}[\"']\s{{0,4}}[)\]])"
     r"|\s+(?P<flag>[^\s-]\S*)"
 )
 _BEFORE_FLAG: Final = re.compile(r"(?:^|\s)--?[\w-]{0,32}\Z")
+_BEFORE_PAIR: Final = re.compile(r"[(\[]\s{0,4}b?\\{0,8}[\"'][\w.-]{0,48}\Z")
 _BEFORE_ELEMENT: Final = re.compile(r"<[^<>\s]{0,64}\Z")
 _BEFORE: Final = 66
+
+
+_SIGN: Final = re.compile(r"[:= >→\t|;,]|%(?:25)?3|\\u003").search
+"""A text without any of these has no name with a value after it."""
+_INVISIBLE: Final = re.compile("[\u00ad\u200b-\u200f\u2060-\u2064\ufeff]")
 
 
 class Redactor:
@@ -93,7 +105,10 @@ class Redactor:
             return text
         if _ID(text):
             return text
-        clean = self._searched(text)
+        folded = text if text.isascii() else _folded(text)
+        clean = self._searched(folded)
+        if clean == folded:
+            clean = text  # with its own letters
         if len(text) <= _KEPT_LENGTH and clean == text:
             if len(self._clean) >= _KEPT:
                 self._clean.clear()
@@ -101,7 +116,7 @@ class Redactor:
         return clean
 
     def _searched(self, text: str) -> str:
-        is_named = ":" in text or "=" in text or " " in text or "%3" in text or ">" in text
+        is_named = _SIGN(text) is not None
         if len(text) < self._shortest and not is_named:
             return text
         lower = _lower(text)
@@ -134,7 +149,13 @@ class Redactor:
     def _list(self, values: Sequence[Any]) -> list[Any]:
         if len(values) == 2 and isinstance(values[0], str) and (field := self._field_of(values[0])):
             return [self.text(values[0]), self._hidden(values[1], field)]  # a header, as clients keep them
-        return [self.value(item) for item in values]
+        clean = []
+        field = ""
+        for item in values:
+            is_flag = isinstance(item, str) and item.startswith("-")
+            clean.append(self._hidden(item, field) if field and not is_flag else self.value(item))
+            field = self._field_of(item) if is_flag else ""  # of a command line: its value is the next one
+        return clean
 
     def _map(self, values: dict[Any, Any]) -> dict[str, Any]:
         label = values.get("name", values.get("key")) if "value" in values else None
@@ -155,14 +176,15 @@ class Redactor:
 
     def _find_field(self, name: str) -> str:
         """Return the sensitive field that ``name`` speaks of; empty if it speaks of none."""
+        name = name if name.isascii() else _folded(name)
         if not self._fields or not self._in_name.search(_CAMEL.sub("_", name)):
             return ""
-        squeezed = re.sub(r"[ _-]", "", name.lower())
-        return next((field for field in self._fields if re.sub(r"[ _-]", "", field.lower()) in squeezed), "field")
+        squeezed = re.sub(r"[ _.-]", "", name.lower())
+        return next((field for field in self._fields if re.sub(r"[ _.-]", "", field.lower()) in squeezed), "field")
 
     @property
     def _names(self) -> str:
-        parts = [re.escape(name.lower()).replace("_", "[ _-]?") for name in self._fields]
+        parts = [re.escape(name.lower()).replace("_", "[ _.-]?") for name in self._fields]
         return "|".join(sorted(parts, key=len, reverse=True))
 
     @cached_property
@@ -219,7 +241,7 @@ class Redactor:
         return f"[redacted:{field}/{self._commitments.of(value, tenant=tenant, field=field)}]"
 
 
-_GROUPS: Final = ("double", "single", "escaped", "bare", "line", "list", "told", "element", "flag")
+_GROUPS: Final = ("double", "single", "escaped", "bare", "line", "list", "block", "told", "pair", "element", "flag")
 _WHOLE: Final = frozenset({"double", "single", "escaped", "bare", "line", "list"})
 """What is replaced with its quotes."""
 
@@ -227,11 +249,13 @@ _WHOLE: Final = frozenset({"double", "single", "escaped", "bare", "line", "list"
 def _is_said(text: str, match: re.Match[str]) -> bool:
     """Tell whether what stands before the name agrees with what was found after it."""
     before = text[max(match.start() - _BEFORE, 0) : match.start()]
-    said = match["flag"] or match["element"] or match["told"]
+    said = match["flag"] or match["element"] or match["told"] or match["pair"]
     if said and _MARK.match(said):
         return False
     if match["flag"]:
         return _BEFORE_FLAG.search(before) is not None
+    if match["pair"]:
+        return _BEFORE_PAIR.search(before) is not None
     return match["element"] is None or _BEFORE_ELEMENT.search(before) is not None
 
 
@@ -252,6 +276,13 @@ def _rewritten(text: str, changes: Iterator[tuple[int, int, str]]) -> str:
         parts += (text[done:begin], instead)
         done = end
     return "".join([*parts, text[done:]]) if parts else text
+
+
+def _folded(text: str) -> str:
+    """Return ``text`` with letters, digits and signs in their plain form, and without what nobody sees."""
+    import unicodedata
+
+    return _INVISIBLE.sub("", unicodedata.normalize("NFKC", text))
 
 
 def _lower(text: str) -> str:

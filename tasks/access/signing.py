@@ -7,7 +7,8 @@ there and nowhere else. PyNaCl does the arithmetic: of the libraries at hand it 
 
 from __future__ import annotations
 
-import secrets
+import os
+import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Iterable, Iterator, Sequence
 from hashlib import sha256
@@ -22,6 +23,8 @@ from tasks.errors import BadSignature, NotReady, SettingsError
 
 SIGNATURE_BYTES: Final = 64
 _KEY_BYTES: Final = 32
+_KID: Final = re.compile(r"[!-~]{1,128}").fullmatch
+"""A signature's line in a checkpoint has its key's id between two spaces."""
 
 GRANT: Final = "grant"
 """The purpose of a key that signs grants."""
@@ -99,13 +102,16 @@ class SigningKey:
 
 def generate(name: str) -> SigningKey:
     """Return a new key; its id is ``name``, a dot and a fingerprint, so that ids of later keys differ."""
-    seed = secrets.token_bytes(_KEY_BYTES)
+    seed = os.urandom(_KEY_BYTES)
     return SigningKey(kid_of(name, crypto_sign_seed_keypair(seed)[0]), seed)
 
 
 def kid_of(name: str, public: bytes) -> str:
-    """Return the id of the key of ``name`` whose public half is ``public``."""
-    return f"{name}.{sha256(public).hexdigest()[:12]}"
+    """Return the id of the key of ``name`` whose public half is ``public``; :class:`SettingsError` for no name."""
+    kid = f"{name}.{sha256(public).hexdigest()[:12]}"
+    if not name or not _KID(kid):
+        raise SettingsError(f"{name!r} is no name of a key: up to 115 visible ASCII characters, no space")
+    return kid
 
 
 def verify_with(public: bytes, data: bytes, signature: bytes) -> None:
@@ -123,9 +129,15 @@ class KeyRing:
 
     def __init__(self, keys: Iterable[PublicKey] = ()) -> None:
         self._keys: dict[str, PublicKey] = {}
+        known: dict[bytes, str] = {}
         for key in keys:
+            if not _KID(key.kid):
+                raise SettingsError(f"key ring: {key.kid!r} is no id: 1 to 128 visible ASCII characters, no space")
             if key.kid in self._keys:
                 raise SettingsError(f"key ring: two keys with the id {key.kid!r}; ids are unique")
+            if (twin := known.setdefault(key.raw, key.kid)) != key.kid:
+                # Whoever holds it could choose the wider scope, and outlive a revocation by id.
+                raise SettingsError(f"key ring: {twin!r} and {key.kid!r} are one key: leave one of them")
             self._keys[key.kid] = key
 
     def __iter__(self) -> Iterator[PublicKey]:

@@ -13,7 +13,7 @@ from tasks.audit.ledger import Leaf
 from tasks.audit.segment import Ring
 from tasks.contracts.base import sha256
 from tasks.errors import NotFound
-from tasks.stores.objects import ObjectStore
+from tasks.stores.objects import ObjectStore, get_at_most
 
 _AHEAD: Final = 64
 """Segments on their way from the store."""
@@ -71,9 +71,9 @@ async def read_checked(
             task.cancel()
 
 
-async def present(store: ObjectStore, key: str) -> bytes | None:
-    """Return the bytes at ``key``, None where there are none."""
+async def present(store: ObjectStore, key: str, most: int = segment.MOST_STORED) -> bytes | None:
+    """Return the bytes at ``key``, None where there are none; of what is too large to hold only the beginning."""
     try:
-        return await store.get(key)
+        return await get_at_most(store, key, most)
     except NotFound:
         return None

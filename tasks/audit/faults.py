@@ -18,6 +18,8 @@ class Kind(StrEnum):
     TRUNCATED = "truncated tail"
     BAD_SIGNATURE = "bad signature"
     GAP = "gap between checkpoints"
+    DELETED = "deleted"
+    OVERWRITTEN = "overwritten"
 
 
 @dataclass(frozen=True)

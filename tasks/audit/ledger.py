@@ -14,11 +14,12 @@ import orjson
 
 from tasks import keys
 from tasks.audit.merkle import Tree, leaf_hash
+from tasks.audit.note import MOST_BYTES as MOST_NOTE_BYTES
 from tasks.audit.note import spell
 from tasks.contracts.audit import GENESIS
 from tasks.contracts.base import canonical, sha256
 from tasks.errors import IntegrityError
-from tasks.stores.objects import ObjectStore
+from tasks.stores.objects import ObjectStore, get_at_most
 
 ROTATE: Final = timedelta(minutes=5)
 """A process that wrote nothing for so long begins a new stream."""
@@ -29,6 +30,7 @@ LOOK_BACK: Final = timedelta(minutes=5)
 CLOSE: Final = timedelta(minutes=15)
 """A stream without a new segment for so long is closed by the sealer. Far more than :data:`ROTATE`."""
 _MOST_BYTES: Final = 1024 * 1024 * 1024
+_MOST_STORED: Final = 128 * 1024 * 1024
 
 
 class Leaf(msgspec.Struct, frozen=True, kw_only=True):
@@ -136,9 +138,14 @@ def leaf_lines(leaves: Iterable[Leaf]) -> bytes:
     return b"".join(leaf.line + b"\n" for leaf in leaves)
 
 
+async def read_note(store: ObjectStore, number: int) -> bytes:
+    """Return checkpoint ``number`` as it is stored; raises :class:`NotFound`."""
+    return await get_at_most(store, keys.checkpoint(number), MOST_NOTE_BYTES)
+
+
 async def read_leaves(store: ObjectStore, number: int, digest: str) -> list[Leaf]:
     """Return what checkpoint ``number`` seals; raises :class:`NotFound`, :class:`IntegrityError`."""
-    content = _unpack(await store.get(keys.leaves(number, digest)), digest)
+    content = _unpack(await get_at_most(store, keys.leaves(number, digest), _MOST_STORED), digest)
     try:
         leaves = [_LEAF.decode(line) for line in content.splitlines()]
         for leaf in leaves:
@@ -150,7 +157,7 @@ async def read_leaves(store: ObjectStore, number: int, digest: str) -> list[Leaf
 
 async def read_state(store: ObjectStore, number: int, digest: str) -> State:
     """Return the state at checkpoint ``number``; raises as :func:`read_leaves`."""
-    return State.from_lines(_unpack(await store.get(keys.ledger_state(number, digest)), digest))
+    return State.from_lines(_unpack(await get_at_most(store, keys.ledger_state(number, digest), _MOST_STORED), digest))
 
 
 async def newest(store: ObjectStore) -> int:
@@ -170,8 +177,11 @@ async def newest(store: ObjectStore) -> int:
     async for key in store.list(keys.CHECKPOINTS, after=keys.checkpoint(max(low, 0))):
         if key == keys.checkpoint(low + 1):
             return await _follow(store, low + 1)
-        if key > keys.checkpoint(low + 1):
-            raise IntegrityError(f"{keys.checkpoint(low + 1)} is missing, and {key} is there: will not seal over a gap")
+        if key > keys.checkpoint(low + 1) and keys.parse_checkpoint(key) is not None:
+            raise IntegrityError(
+                f"{keys.checkpoint(low + 1)} is missing, and {key} is there: will not seal over a gap; "
+                "bring back the one, or take away the other if it is not yours"
+            )
     return low
 
 

@@ -23,10 +23,14 @@ from typing import Final
 
 import msgspec
 
+from tasks import keys
 from tasks.audit.segment import Ring, Signer
+from tasks.contracts.base import in_utc
 from tasks.errors import BadSignature, IntegrityError
 
 PURPOSE: Final = "checkpoint"
+MOST_BYTES: Final = 64 * 1024
+"""What a checkpoint may have. It has some 440."""
 _SIGNATURE_TYPE: Final = b"\x01"
 """Ed25519, in C2SP's signed notes."""
 _NAMES: Final = ("number", "time", "previous", "leaves", "state")
@@ -94,11 +98,18 @@ def _parse(text: str) -> Checkpoint:
         size=int(size),
         root=b64decode(root, validate=True).hex(),
         number=int(fields["number"]),
-        time=datetime.fromisoformat(fields["time"]).astimezone(UTC),
+        time=_time(fields["time"]),
         previous=_digest(fields["previous"]),
         leaves=_digest(fields["leaves"]),
         state=_digest(fields["state"]),
     )
+
+
+def _time(text: str) -> datetime:
+    time = in_utc(datetime.fromisoformat(text))
+    if time.year < keys.FIRST_YEAR:
+        raise ValueError("a time before there were checkpoints")
+    return time
 
 
 def _digest(text: str) -> str:

@@ -13,11 +13,10 @@ from tasks.audit import ledger, note, segment
 from tasks.audit.ledger import Leaf, State
 from tasks.audit.merkle import inclusion_path, leaf_hash
 from tasks.audit.note import Checkpoint
-from tasks.audit.read import DELAY, born, fetched
+from tasks.audit.read import DELAY, Skipped, Wanted, born, fetched, matching, refuse
 from tasks.audit.segment import Ring
-from tasks.contracts.audit import AuditRecord
-from tasks.contracts.base import parse_versioned, sha256
-from tasks.errors import IntegrityError, NotFound, NotReady
+from tasks.contracts.base import sha256
+from tasks.errors import NotFound, NotReady
 from tasks.stores.objects import ObjectStore
 
 FORMAT: Final = "sluice-proof/1"
@@ -31,8 +30,12 @@ class _Sealing(NamedTuple):
     leaves: list[Leaf]
 
 
-async def prove(store: ObjectStore, ring: Ring, request_id: str, *, tenant: str | None = None) -> dict[str, Any]:
+async def prove(
+    store: ObjectStore, ring: Ring, request_id: str, *, tenant: str | None = None, skipped: Skipped = refuse
+) -> dict[str, Any]:
     """Return the proof as JSON values: one part for each segment with records of the request.
+
+    ``skipped`` hears of segments that cannot be read, or that nobody signed who may: nothing of them is proved.
 
     Raises:
         NotFound: there is no such record.
@@ -42,26 +45,20 @@ async def prove(store: ObjectStore, ring: Ring, request_id: str, *, tenant: str 
     made = born(request_id)
     parts = []
     finder = _Finder(store, ring)
+    wanted = Wanted(request_id=request_id, tenant=tenant)
     async for key, data in fetched(store, since=made - DELAY if made else None):
         try:
             found = segment.unpack(data)
+            shown = matching(key, found, wanted, ring)
         except segment.Broken as error:
-            raise IntegrityError(f"{key}: {error.reason}; `sluice audit verify` says more") from error
-        shown = {
-            str(place): line.decode()
-            for place, line in enumerate(found.lines)
-            if request_id.encode() in line and _concerns(line, request_id, tenant)
-        }
+            skipped(key, error.reason)
+            continue
         if shown:
-            parts.append(await _part(finder, key, found, shown))
+            lines = {str(place): found.lines[place].decode() for place in shown}
+            parts.append(await _part(finder, key, found, lines))
     if not parts:
         raise NotFound(f"no audit record of request {request_id!r}")
     return {"format": FORMAT, "request_id": request_id, "segments": parts}
-
-
-def _concerns(line: bytes, request_id: str, tenant: str | None) -> bool:
-    record = parse_versioned(AuditRecord, line)
-    return record.request_id == request_id and tenant in (None, record.tenant)
 
 
 async def _part(finder: _Finder, key: str, found: segment.Unpacked, shown: dict[str, str]) -> dict[str, Any]:
@@ -121,5 +118,5 @@ class _Finder:
         return low
 
     async def _read(self, number: int) -> tuple[bytes, Checkpoint]:
-        data = await self._store.get(keys.checkpoint(number))
+        data = await ledger.read_note(self._store, number)
         return data, note.read(data, self._ring)

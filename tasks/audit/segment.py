@@ -28,6 +28,12 @@ LEVEL: Final = 1
 """Of zstd. On records it is both the fastest and, from 40 records, the smallest; see docs/audit.md."""
 MOST_BYTES: Final = 64 * 1024 * 1024
 """What a segment may hold when it is unpacked."""
+MOST_STORED: Final = 8 * 1024 * 1024
+"""What it may have as it is stored: far more than a stream writes, and little enough to read many at once."""
+MOST_RECORDS: Final = 10_000
+"""Lines that are looked at: each empty one would cost memory, and packs to nothing."""
+_MOST_SEQUENCE: Final = 10**12
+"""Keys have twelve digits for it."""
 
 
 class Signer(Protocol):
@@ -130,6 +136,8 @@ def unpack(data: bytes) -> Unpacked:
     """Return the parts of a segment; raises :class:`Broken`."""
     import zstandard
 
+    if len(data) > MOST_STORED:
+        raise Broken(Kind.ALTERED, "larger than any segment")
     try:
         size = zstandard.frame_content_size(data)
         if not 0 < size <= MOST_BYTES:
@@ -137,13 +145,17 @@ def unpack(data: bytes) -> Unpacked:
         body = zstandard.ZstdDecompressor().decompress(data, allow_extra_data=False)
     except zstandard.ZstdError as error:
         raise Broken(Kind.ALTERED, f"cannot be unpacked: {error}") from error
-    header_line, *lines, footer, end = body.split(b"\n") if body.count(b"\n") > 1 else (b"", b"", b"")
+    count = body.count(b"\n")
+    header_line, *lines, footer, end = body.split(b"\n") if 1 < count <= MOST_RECORDS + 2 else (b"", b"", b"")
     try:
         header = _HEADER.decode(header_line)
         signature = b64decode(orjson.loads(footer)["signature"], validate=True)
         spelt = footer == b'{"signature":"%s"}' % b64encode(signature)
     except (ValueError, KeyError, TypeError) as error:
         raise Broken(Kind.ALTERED, "no header and footer of a segment") from error
+    # The diagnosis of what is wrong counts up to what the header says, before its signature is looked at.
+    if not (0 <= header.first < _MOST_SEQUENCE and 0 < header.count <= MOST_RECORDS):
+        raise Broken(Kind.ALTERED, "its header counts what no segment has")
     if end or not spelt or header.format != FORMAT or canonical(msgspec.structs.asdict(header)) != header_line:
         raise Broken(Kind.ALTERED, "not spelt as a segment is")
     return Unpacked(header, header_line, signature, lines)
@@ -151,7 +163,11 @@ def unpack(data: bytes) -> Unpacked:
 
 def check(key: str, data: bytes, ring: Ring) -> Content:
     """Return what the segment at ``key`` says; raises :class:`Broken` unless place, signature and records hold."""
-    found = unpack(data)
+    return check_parts(key, unpack(data), ring)
+
+
+def check_parts(key: str, found: Unpacked, ring: Ring) -> Content:
+    """As :func:`check`, of what is unpacked already."""
     header = found.header
     last, closed = _check_records(found)
     purpose = f"audit:{keys.stream_component(header.stream)}"
@@ -181,6 +197,7 @@ def _check_records(found: Unpacked) -> tuple[str, bool]:
             record = orjson.loads(line)
             problem = (
                 record["sequence"] != expected
+                or type(record["sequence"]) is not int  # true is 1, and 1.0 too
                 or record["previous"] != previous
                 or record["stream"] != header.stream
                 or orjson.dumps(record, option=orjson.OPT_SORT_KEYS) != line
@@ -209,7 +226,7 @@ def _diagnosis(found: Unpacked) -> Broken:
             number = record["sequence"]
             if record["stream"] != header.stream:
                 return Broken(Kind.INSERTED, f"a record of stream {record['stream']}", first + place)
-            if not isinstance(number, int) or canonical(record) != line:
+            if type(number) is not int or canonical(record) != line:
                 return Broken(Kind.ALTERED, "a record that is not in canonical form", first + place)
         except (ValueError, KeyError, TypeError):
             return Broken(Kind.ALTERED, "a line that is no record", first + place)

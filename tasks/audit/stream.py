@@ -14,7 +14,8 @@ import contextlib
 from collections import deque
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import Final, NamedTuple, cast
+from itertools import accumulate
+from typing import Any, Final, NamedTuple, cast
 
 from tasks import keys
 from tasks.audit import segment
@@ -24,13 +25,18 @@ from tasks.contracts.base import sha256
 from tasks.contracts.words import new_id
 from tasks.errors import AlreadyExists, StoreError
 from tasks.log import get_logger
-from tasks.stores.objects import ObjectStore
+from tasks.stores.objects import ObjectStore, get_at_most
 
 log = get_logger()
 
 NOBODY: Final = "-"
 """The tenant and the request of what concerns none."""
 MAX_SEGMENT_RECORDS: Final = 2000
+MAX_SEGMENT_BYTES: Final = 4 * 1024 * 1024
+"""Of records. Well below what a verifier accepts."""
+_MOST_LINE: Final = 64 * 1024
+_MOST_TEXT: Final = 8192
+"""Bytes of a record above which its texts are cut, and characters that are kept of each."""
 _SPACING_SECONDS: Final = 0.02
 _MOST_SPACING_SECONDS: Final = 0.05
 _CROWD_SECONDS: Final = 0.003
@@ -139,7 +145,15 @@ class AuditStream:
         """Put ``record`` at the end of the chain."""
         if record.sequence != self._sequence or record.stream != self.name:
             record = record.changed(stream=self.name, sequence=self._sequence, previous=self._previous)
-        line = record.to_bytes()
+        try:
+            line = record.to_bytes()
+        except TypeError:
+            # Half a surrogate pair, as a model's answer may have it: no UTF-8. The record counts more than the letter.
+            record = _plain(record)
+            line = record.to_bytes()
+        if len(line) > _MOST_LINE:
+            record = _plain(record)
+            line = record.to_bytes()
         self._previous = sha256(line)
         self._sequence += 1
         self._pending.append(_Line(record, line))
@@ -221,23 +235,30 @@ class AuditStream:
                 self._begin()
                 packed = None
             packed = packed or self._pack()
+            key = packed.key
             try:
                 async with asyncio.timeout(_PUT_SECONDS):
-                    await self._store.create(packed.key, packed.data)
-                break
-            except AlreadyExists:
-                # The stream's name is this process's own: what is there is this very segment, from a write whose
-                # answer was lost.
-                break
+                    is_there = await self._created(packed)
+                if is_there:
+                    break
+                log.error("audit: somebody else's object lies where a segment belongs", key=key)
+                self._begin()
+                packed = None
             except Exception as error:  # noqa: BLE001  a writer that ends leaves everybody waiting for ever
                 # Never dropped: whoever waits for these records keeps waiting, and so keeps its message.
                 delay = _RETRY_SECONDS[min(attempt, len(_RETRY_SECONDS) - 1)]
                 attempt += 1
-                log.warning(
-                    "audit segment not written, trying again", key=packed.key, error=str(error), in_seconds=delay
-                )
+                log.warning("audit segment not written, trying again", key=key, error=str(error), in_seconds=delay)
                 await asyncio.sleep(delay)
         self._wrote(packed)
+
+    async def _created(self, packed: _Packed) -> bool:
+        """Write a segment; tell whether it is there. What is there already may be ours: an answer was lost."""
+        try:
+            await self._store.create(packed.key, packed.data)
+        except AlreadyExists:
+            return await get_at_most(self._store, packed.key, len(packed.data)) == packed.data
+        return True
 
     def _is_stale(self, packed: _Packed | None) -> bool:
         """Tell whether the sealer may no longer wait for this segment, or for this stream."""
@@ -245,7 +266,8 @@ class AuditStream:
         return now - self._alive > ROTATE or (packed is not None and now - packed.time > GIVE_UP)
 
     def _pack(self) -> _Packed:
-        batch = self._pending[:MAX_SEGMENT_RECORDS]
+        sizes = accumulate(len(pending.line) for pending in self._pending[:MAX_SEGMENT_RECORDS])
+        batch = self._pending[: max(sum(size <= MAX_SEGMENT_BYTES for size in sizes), 1)]
         first, now = batch[0].record, self._now()
         data = segment.pack(
             [pending.line for pending in batch],
@@ -268,3 +290,20 @@ class AuditStream:
             if not durable.done():
                 durable.set_result(None)
                 self._crowd += 1
+
+
+def _plain(record: AuditRecord) -> AuditRecord:
+    """Return ``record`` with ``?`` for whatever is no Unicode, and of each long text the beginning.
+
+    No caller, whatever it was given to say, may make records that cannot be written, or that no verifier accepts.
+    """
+
+    def plain(value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        text = value.encode("utf-8", "replace").decode()
+        return text if len(text) <= _MOST_TEXT else f"{text[:_MOST_TEXT]}…"
+
+    texts = ("actor", "tenant", "request_id", "resource", "reason")
+    details = {plain(name): plain(value) for name, value in record.details.items()}
+    return record.changed(details=details, **{name: plain(getattr(record, name)) for name in texts})

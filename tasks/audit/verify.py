@@ -13,6 +13,7 @@ from typing import Final
 
 from tasks import keys
 from tasks.audit import ledger, note
+from tasks.audit.beneath import Beneath
 from tasks.audit.check import present
 from tasks.audit.faults import Fault, Kind, Verification
 from tasks.audit.ledger import Leaf, State
@@ -21,8 +22,9 @@ from tasks.audit.note import Checkpoint, spell
 from tasks.audit.segment import Ring
 from tasks.audit.streams import Streams
 from tasks.contracts.base import sha256
-from tasks.errors import IntegrityError, NotFound
+from tasks.errors import IntegrityError, NotFound, StoreError
 from tasks.stores.objects import ObjectStore
+from tasks.stores.versions import Versions
 
 START: Final = "0" * 64
 """What the first checkpoint names as the one before."""
@@ -35,7 +37,8 @@ class Options:
     ``since``: the number of a checkpoint that is trusted; what it and those before it sealed is not looked at.
     ``since_note``: that checkpoint as somebody kept it. ``witness``: a store with the checkpoints that a witness has.
     ``expired_before``: what was sealed before this time may be gone by retention. ``progress`` hears (segments done,
-    of how many).
+    of how many). ``versions``: those that the bucket keeps; what they show to be covered is a fault, and is verified
+    all the same.
     """
 
     since: int | None = None
@@ -43,11 +46,27 @@ class Options:
     witness: ObjectStore | None = None
     expired_before: datetime | None = None
     progress: Callable[[int, int], None] = lambda done, total: None
+    versions: Versions | None = None
 
 
 async def verify(store: ObjectStore, ring: Ring, options: Options | None = None) -> Verification:
     """Check everything from the first checkpoint, or after ``options.since``, to the newest segment."""
-    return await _Walk(store, ring, options or Options()).run()
+    chosen = options or Options()
+    if chosen.versions is None:
+        return await _Walk(store, ring, chosen).run()
+    beneath = Beneath(store, chosen.versions, ring)
+    try:
+        await beneath.look()
+    except StoreError as error:
+        report = await _Walk(store, ring, chosen).run()
+        report.caveats.append(f"what lies below the newest versions was not looked at: {error}")
+        return report
+    report = await _Walk(beneath, ring, chosen).run()
+    for fault in beneath.faults(chosen.expired_before):
+        report.add(fault)
+    if beneath.junk:
+        report.caveats.append(f"{beneath.junk} objects have versions besides that nobody signed: none of them counts")
+    return report
 
 
 class _Walk:
@@ -66,7 +85,7 @@ class _Walk:
         self._total = 0
 
     async def run(self) -> Verification:
-        numbers = [int(key.rpartition("/")[2]) async for key in self._store.list(keys.CHECKPOINTS) if _numbered(key)]
+        numbers = await self._numbers()
         first = await self._start()
         await self._measure(numbers)
         expected = first
@@ -84,6 +103,17 @@ class _Walk:
         self._caveats(first)
         return self._report
 
+    async def _numbers(self) -> list[int]:
+        """Return the numbers of the checkpoints; say which objects are none."""
+        numbers = []
+        async for key in self._store.list(keys.CHECKPOINTS):
+            number = keys.parse_checkpoint(key)
+            if number is None:
+                self._fault(Kind.INSERTED, key, "it is not the key of a checkpoint")
+            else:
+                numbers.append(number)
+        return numbers
+
     # Where to begin, and how far it is ---------------------------------------------------------------
 
     async def _start(self) -> int:
@@ -92,7 +122,7 @@ class _Walk:
             await self._listing.start(None)
             return 0
         key = keys.checkpoint(since)
-        data = await self._store.get(key)
+        data = await ledger.read_note(self._store, since)
         if self._options.since_note not in (None, data):
             self._fault(Kind.FORKED, key, "it is not the checkpoint that was kept")
         found = note.read(data, self._ring)
@@ -113,7 +143,7 @@ class _Walk:
             number -= 1
             if number < 0:
                 return
-            found = note.read(await self._store.get(keys.checkpoint(number)), self._ring)
+            found = note.read(await ledger.read_note(self._store, number), self._ring)
             if found.time < start - ledger.LOOK_BACK:
                 return
 
@@ -121,7 +151,7 @@ class _Walk:
         """Learn how many segments there are, for the progress bar."""
         if numbers:
             try:
-                newest = note.read(await self._store.get(keys.checkpoint(numbers[-1])), self._ring)
+                newest = note.read(await ledger.read_note(self._store, numbers[-1]), self._ring)
             except (IntegrityError, NotFound):
                 return  # said when it is its turn
             self._total = newest.size
@@ -138,7 +168,7 @@ class _Walk:
 
     async def _checkpoint(self, number: int) -> None:
         key = keys.checkpoint(number)
-        data = await self._store.get(key)
+        data = await ledger.read_note(self._store, number)
         self._report.checkpoints += 1
         try:
             found = note.read(data, self._ring)
@@ -207,20 +237,35 @@ class _Walk:
     # The witness, and what is said at the end -----------------------------------------------------------
 
     async def _witness(self, witness: ObjectStore, first: int, expected: int) -> None:
+        seen = first - 1
         async for key in witness.list(keys.CHECKPOINTS, after=keys.checkpoint(first - 1) if first else ""):
-            if not _numbered(key):
+            number = keys.parse_checkpoint(key)
+            if number is None:
                 continue
-            kept = await witness.get(key)
+            self._unwitnessed(seen + 1, number)
+            seen = number
+            kept = await ledger.read_note(witness, number)
             try:
                 found = note.read(kept, self._ring)
             except IntegrityError as error:
                 self._fault(Kind.BAD_SIGNATURE, key, f"at the witness: {error}")
                 continue
-            ours = await present(self._store, key)
-            if ours is None and found.number >= expected:
+            ours = await present(self._store, key, note.MOST_BYTES)
+            if found.number != number:
+                self._fault(Kind.REORDERED, key, f"at the witness: this is checkpoint {found.number}")
+            elif ours is None and number >= expected:
                 self._fault(Kind.TRUNCATED, key, "the witness has it, and the bucket has not")
             elif ours is not None and ours != kept:
                 self._fault(Kind.FORKED, key, "the witness has another one of that number")
+        self._unwitnessed(seen + 1, expected)
+
+    def _unwitnessed(self, first: int, end: int) -> None:
+        """Say which checkpoints the witness lacks: about these it says nothing."""
+        if first < end:
+            which = f"checkpoint {first}" if end - first == 1 else f"checkpoints {first} to {end - 1}"
+            self._report.caveats.append(
+                f"the witness has not {which}: that these were exchanged, or later ones taken away, cannot be excluded"
+            )
 
     def _caveats(self, first: int) -> None:
         say = self._report.caveats.append
@@ -238,8 +283,3 @@ class _Walk:
 
     def _fault(self, kind: Kind, name: str, reason: str, stream: str = "", sequence: int | None = None) -> None:
         self._report.add(Fault(kind, name, reason, stream, sequence))
-
-
-def _numbered(key: str) -> bool:
-    name = key.removeprefix(keys.CHECKPOINTS)
-    return len(name) == 12 and name.isdecimal()

@@ -36,5 +36,5 @@ class BucketWitness:
         try:
             await self._store.create(key, note)
         except AlreadyExists:
-            if await self._store.get(key) != note:
+            if await ledger.read_note(self._store, number) != note:
                 raise IntegrityError(f"the witness has another {key}: the ledger is forked") from None

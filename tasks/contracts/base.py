@@ -82,7 +82,15 @@ def to_utc(record: msgspec.Struct, *fields: str) -> None:
             continue
         if time.tzinfo is None:
             raise ValueError(f"{name} has no time zone")
-        msgspec.structs.force_setattr(record, name, time.astimezone(UTC))
+        msgspec.structs.force_setattr(record, name, in_utc(time))
+
+
+def in_utc(time: datetime) -> datetime:
+    """Return an aware ``time`` in UTC; raise :class:`ValueError` where that is outside of the years 1 to 9999."""
+    try:
+        return time.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("lies outside of the years 1 to 9999 in UTC") from None
 
 
 def canonical(value: Any) -> bytes:

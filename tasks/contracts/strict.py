@@ -5,19 +5,18 @@ Only doors, training and the agents' tools import this: it needs pydantic, which
 
 from __future__ import annotations
 
-from datetime import UTC
 from typing import Annotated, Any, TypeVar
 
 import orjson
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, StringConstraints, ValidationError
 
-from tasks.contracts.base import ID_CHARACTERS, LABEL_CHARACTERS, TENANT_CHARACTERS
+from tasks.contracts.base import ID_CHARACTERS, LABEL_CHARACTERS, TENANT_CHARACTERS, in_utc
 from tasks.errors import InvalidInput
 
 Identifier = Annotated[str, StringConstraints(pattern=f"^{ID_CHARACTERS}$")]
 Tenant = Annotated[str, StringConstraints(pattern=f"^{TENANT_CHARACTERS}$")]
 Label = Annotated[str, StringConstraints(pattern=f"^{LABEL_CHARACTERS}$")]
-UtcDatetime = Annotated[AwareDatetime, AfterValidator(lambda value: value.astimezone(UTC))]
+UtcDatetime = Annotated[AwareDatetime, AfterValidator(in_utc)]
 
 M = TypeVar("M", bound=BaseModel)
 

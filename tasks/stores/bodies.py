@@ -10,9 +10,9 @@ import msgspec
 from tasks import keys
 from tasks.contracts.asked import Asked
 from tasks.contracts.base import told
-from tasks.contracts.message import Body, Message, decode_body, encode_body
+from tasks.contracts.message import MAX_BODY_BYTES, Body, Message, decode_body, encode_body
 from tasks.errors import AlreadyExists, MalformedMessage, NotFound
-from tasks.stores.objects import ObjectStore
+from tasks.stores.objects import ObjectStore, get_at_most
 
 if TYPE_CHECKING:
     from tasks.contracts.request import Request
@@ -46,7 +46,7 @@ class BodyStore:
         if message.body.encoding != "object":
             return decode_body(message.body)
         try:
-            return await self._store.get(keys.body(message.tenant, message.id, message.digest))
+            return await get_at_most(self._store, keys.body(message.tenant, message.id, message.digest), MAX_BODY_BYTES)
         except NotFound:
             return None
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Final
 
-from tasks.errors import AlreadyExists, NotFound
+from tasks.errors import AlreadyExists, NotFound, StoreError
+
+_PIECE_BYTES: Final = 1 << 20
 
 
 class FolderObjectStore:
@@ -30,16 +33,19 @@ class FolderObjectStore:
 
     async def get(self, key: str) -> bytes:
         """See :class:`tasks.stores.objects.ObjectStore`."""
-        try:
-            # On the loop: a local file is read faster than a thread is told to.
-            with open(self._path(key), "rb") as file:  # noqa: ASYNC230, PTH123  as above
-                return file.read()
-        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-            raise NotFound(key) from None
+        return b"".join([piece async for piece in self.read(key)])
 
     async def read(self, key: str) -> AsyncIterator[bytes]:
         """See :class:`tasks.stores.objects.ObjectStore`."""
-        yield await self.get(key)
+        try:
+            # On the loop: a local file is read faster than a thread is told to.
+            with open(self._path(key), "rb") as file:  # noqa: ASYNC230, PTH123  as above
+                while piece := file.read(_PIECE_BYTES):
+                    yield piece
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            raise NotFound(key) from None
+        except OSError as error:
+            raise StoreError(f"read {self._path(key)}: {error.strerror}") from error
 
     async def exists(self, key: str) -> bool:
         """See :class:`tasks.stores.objects.ObjectStore`."""
@@ -57,9 +63,12 @@ def _walk(folder: str, prefix: str) -> Iterator[str]:
     try:
         with os.scandir(folder) as entries:
             # With its slash a folder's name sorts as its keys do.
-            names = sorted(entry.name + ("/" if entry.is_dir() else "") for entry in entries)
+            # A link is no folder of a bucket, and may lead in a circle.
+            names = sorted(entry.name + ("/" if entry.is_dir(follow_symlinks=False) else "") for entry in entries)
     except FileNotFoundError:
         return
+    except OSError as error:
+        raise StoreError(f"list {folder}: {error.strerror}") from error
     for name in names:
         if name.endswith("/"):
             yield from _walk(os.path.join(folder, name), prefix + name)  # noqa: PTH118  as above

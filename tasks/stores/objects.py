@@ -27,6 +27,19 @@ class ObjectStore(Protocol):
         """Yield the keys under ``prefix`` (it ends in ``/``), sorted; with ``after`` those that sort after it."""
 
 
+async def get_at_most(store: ObjectStore, key: str, most: int) -> bytes:
+    """Return the first ``most`` bytes at ``key``, and one more where there are more; raises :class:`NotFound`.
+
+    For what somebody else may have put there: an object of many gigabytes must not fill this process's memory.
+    """
+    data = b""
+    async for piece in store.read(key):
+        data += piece
+        if len(data) > most:
+            return data[: most + 1]
+    return data
+
+
 class MemoryObjectStore:
     """An object store in a dictionary. For unit tests."""
 

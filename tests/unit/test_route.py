@@ -9,7 +9,7 @@ import pytest
 from tasks import keys
 from tasks.attempt import Disposition
 from tasks.contracts.asked import Asked
-from tasks.contracts.base import parse_versioned
+from tasks.contracts.base import canonical, parse_versioned
 from tasks.contracts.message import Body, Message
 from tasks.contracts.result import IntentInfo, Status
 from tasks.contracts.row import Stage
@@ -213,6 +213,7 @@ async def test_a_message_for_a_newer_worker_is_handed_back_unread_and_uncounted(
     monkeypatch.setattr(asyncio, "sleep", sleep)
     asked = await world.accept(id="r1")
     raw = {**orjson.loads(world.broker.take(REQUESTS).message), "schema_version": "2.0"}
+    world.register.rows["default/r1"] = world.register.rows["default/r1"].changed(message=canonical(raw).decode())
     assert await handle(world, raw) is Disposition.REQUEUE
     assert pauses == [world.settings.queue.hand_back_seconds]
     row = await world.register.get("default/r1")
@@ -220,6 +221,24 @@ async def test_a_message_for_a_newer_worker_is_handed_back_unread_and_uncounted(
     assert (row.attempts, row.holder) == (0, "")
     assert quarantined(world) == []
     assert await world.actions(asked) == {"request.accepted": 1}
+
+
+@pytest.mark.parametrize("changes", [{"agent_type": "x"}, {"id": "r2"}, {"tenant": 7}, {"id": None}, {"deep": 1}])
+async def test_a_message_that_only_says_that_it_is_newer_does_not_go_round(
+    world: World, changes: dict[str, object]
+) -> None:
+    """Before, whoever could write to a queue kept it circling for ever, and each turn cost a worker its pause."""
+    asked = await world.accept(id="r1")
+    raw = {**orjson.loads(world.broker.take(REQUESTS).message), "schema_version": "2.0", **changes}
+    if "deep" in changes:
+        for _ in range(500):
+            raw["deep"] = [raw["deep"]]
+    assert await handle(world, raw) is Disposition.ACK
+    assert len(quarantined(world)) == 1
+    row = await world.register.get("default/r1")
+    assert row is not None
+    assert (row.attempts, row.holder) == (0, "")
+    assert (await world.actions(asked))["request.accepted"] == 1
 
 
 async def test_a_request_past_its_deadline_is_expired_without_being_read(world: World) -> None:

@@ -1,12 +1,15 @@
 """The table: every role, action and resource, allowed and denied. What no policy permits is denied."""
 
 import itertools
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from tasks.access.policy import Act, Policy, Question, load_policy
+from tasks.access.policy import DECISIONS, Act, Question, Table, load_policy
 from tasks.errors import SettingsError
+from tests.support import decisions as packaged
 from tests.support import trust
 
 ASKING = {
@@ -55,6 +58,38 @@ def test_a_role_may_do_what_the_table_says_in_its_own_tenant_alone(role: str, ac
     assert other.allowed is (own.allowed and act is Act.MODEL_PROMOTE), other.because()
 
 
+def test_what_is_packaged_is_what_cedar_says_now() -> None:
+    assert DECISIONS.read_bytes() == packaged.spelt(packaged.fresh()), "run: python -m tests.support.decisions"
+
+
+def test_of_every_set_of_roles_the_table_says_what_cedar_says() -> None:
+    """So a process with the packaged policies need not start Cedar."""
+    engine, table = packaged.engine(), trust.policy()
+    names = [*packaged.roles(), "stranger"]
+    sets = [roles for count in range(len(names) + 1) for roles in itertools.combinations(names, count)]
+    for roles, act in itertools.product(sets, Act):
+        for tenant, name in (("acme", NAMES.get(act, ("",))[0]), ('o"ther', "admin" if act in NAMES else "")):
+            question = Question(roles, tenant, act, name)
+            assert table.decide(question) == engine.decide(question), question
+
+
+def test_the_packaged_policies_decide_without_cedar() -> None:
+    script = (
+        "import sys; from tasks.access.policy import *; p = load_policy(); "
+        "assert p.decide(Question(('user',), 'a', Act.TOOL_USE, 't')).allowed; assert 'cedarpy' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=Path(__file__).parents[3])
+
+
+def test_a_packaged_policy_that_was_changed_is_asked_and_not_the_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "default.cedar").write_text(packaged.TEXTS[0].replace('Role::"user"', 'Role::"nobody"'))
+    monkeypatch.setattr("tasks.access.policy.PACKAGED", tmp_path)
+    assert not load_policy().decide(Question(("user",), "acme", Act.REQUEST_SUBMIT)).allowed
+    assert load_policy().decide(Question(("nobody",), "acme", Act.REQUEST_SUBMIT)).allowed
+
+
 def test_roles_add_up() -> None:
     both = (
         Question(("auditor", "user"), "acme", Act.AUDIT_READ),
@@ -73,8 +108,8 @@ def test_an_answer_says_which_policy_decided() -> None:
 def test_a_decision_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
     policy = load_policy()
     asked: list[Question] = []
-    decided = Policy._decided
-    monkeypatch.setattr(Policy, "_decided", lambda self, question: (asked.append(question), decided(self, question))[1])
+    decided = Table.decide
+    monkeypatch.setattr(Table, "decide", lambda self, question: (asked.append(question), decided(self, question))[1])
     for _ in range(3):
         policy.decide(Question(("user",), "a", Act.REQUEST_SUBMIT))
     policy.decide(Question(("user",), "b", Act.REQUEST_SUBMIT))

@@ -33,7 +33,7 @@ class Counting(MemoryObjectStore):
     def __init__(self) -> None:
         super().__init__()
         self.listed = 0
-        self.read: list[str] = []
+        self.fetched: list[str] = []
 
     async def list(self, prefix: str, *, after: str = "") -> AsyncIterator[str]:
         async for key in super().list(prefix, after=after):
@@ -41,7 +41,7 @@ class Counting(MemoryObjectStore):
             yield key
 
     async def get(self, key: str) -> bytes:
-        self.read.append(key)
+        self.fetched.append(key)
         return await super().get(key)
 
 
@@ -83,14 +83,14 @@ async def test_only_what_is_new_is_listed_and_read() -> None:
         await write(stream, [f"r{number}"])
         ledger.clock.advance(60)
         await sealer.run_once()
-    store.listed, store.read = 0, []
+    store.listed, store.fetched = 0, []
     await write(stream, ["last"])
     ledger.clock.advance(60)
     sealed = await sealer.run_once()
     assert sealed
     assert sealed.segments == 1
     assert store.listed <= 8
-    assert len([key for key in store.read if key.startswith("audit/")]) == 1
+    assert len([key for key in store.fetched if key.startswith("audit/")]) == 1
 
 
 async def test_a_late_segment_goes_to_the_next_checkpoint(ledger: Ledger) -> None:
