@@ -37,6 +37,14 @@ QUARANTINE: Final = "quarantine"
 """The queue of messages that no door wrote. Nothing consumes it."""
 
 
+def sqs_queue(deployment: str, queue_name: str) -> str:
+    """Return the name in SQS of a queue of ``deployment``: only letters, digits, ``-`` and ``_`` may stand there.
+
+    Unique, because no agent type has a ``-`` and no shard begins with ``high``.
+    """
+    return f"{deployment}-{queue_name.replace('.', '-').replace('@', '-')}"
+
+
 def waiting(queue_name: str) -> str:
     """Return the Redis list of the messages that wait in a queue; the next one is at its right end."""
     return f"{PREFIX}:waiting:{queue_name}"

@@ -18,9 +18,13 @@ from tasks.settings.trust import AuditSettings, GrantSettings, PolicySettings, Q
 
 
 class Settings(Section, frozen=True, kw_only=True):
-    """Everything that can be configured. Load it once with :func:`tasks.settings_load.load`."""
+    """Everything that can be configured. Load it once with :func:`tasks.settings_load.load`.
+
+    Left out, ``broker_url`` is the Redis of ``redis_url``; ``sqs://HOST/ACCOUNT/NAME`` are a deployment's SQS queues.
+    """
 
     redis_url: str = "redis://127.0.0.1:6379/0"
+    broker_url: str | None = None
     s3_endpoint: str | None = None
     region: str = "us-east-1"
     data_bucket: str = "sluice-data"
