@@ -29,6 +29,12 @@ class SettingsError(InvalidInput):
     code = "invalid_settings"
 
 
+class TooLarge(InvalidInput):
+    """The call's body is larger than the door takes."""
+
+    code = "too_large"
+
+
 class Conflict(InvalidInput):
     """The id is already in use for a request with another body."""
 
@@ -125,6 +131,12 @@ class Denied(SluiceError):
 
     exit_code = 77
     code = "denied"
+
+
+class Unauthenticated(Denied):
+    """The call carries nothing that says who makes it."""
+
+    code = "unauthenticated"
 
 
 class IntegrityError(SluiceError):

@@ -42,8 +42,11 @@ EVENTS: Final = "events"
 
 
 def sqs_queue(deployment: str, queue_name: str) -> str:
-    """Return the name in SQS of a queue of ``deployment``: SQS allows no dots."""
-    return f"{deployment}-{queue_name.replace('.', '-')}"
+    """Return the name in SQS of a queue of ``deployment``: only letters, digits, ``-`` and ``_`` may stand there.
+
+    Unique, because no agent type has a ``-`` and no shard begins with ``high``.
+    """
+    return f"{deployment}-{queue_name.replace('.', '-').replace('@', '-')}"
 
 
 def waiting(queue_name: str) -> str:
@@ -174,6 +177,11 @@ def result(tenant: str, request_id: str, revision: int = 1) -> str:
 def body(tenant: str, request_id: str, digest: str) -> str:
     """Return the key of a request body that was too large for its message."""
     return f"bodies/{tenant}/{request_id}~{digest}.json"
+
+
+def manifest(origin: str, part: int) -> str:
+    """Return the key of part ``part``, from 1, of what became of an object that asked for requests."""
+    return f"{MANIFESTS}{origin}/{part:06d}.jsonl"
 
 
 def session(tenant: str, session_id: str, version: int) -> str:

@@ -59,8 +59,8 @@ class Gate(Protocol):
     def allow(self, grant: Grant, act: Act, name: str) -> None:
         """Raise :class:`Denied` unless the roles of ``grant`` may do ``act`` to ``name``."""
 
-    def permit(self, caller: Caller, act: Act) -> None:
-        """Raise :class:`Denied` unless ``caller`` may do ``act``, which concerns the whole deployment."""
+    def permit(self, caller: Caller, act: Act, *, tenant: str = "") -> None:
+        """Raise :class:`Denied` unless ``caller`` may do ``act`` in ``tenant``: empty for the whole deployment."""
 
     def verify_body(self, message: Message, body: bytes) -> None:
         """Raise :class:`ForgedMessage` if ``body`` is not the one that was granted."""
@@ -102,7 +102,7 @@ class OpenGate:
     def allow(self, grant: Grant, act: Act, name: str) -> None:
         """See :class:`Gate`."""
 
-    def permit(self, caller: Caller, act: Act) -> None:
+    def permit(self, caller: Caller, act: Act, *, tenant: str = "") -> None:
         """See :class:`Gate`."""
 
     def verify_body(self, message: Message, body: bytes) -> None:
@@ -192,9 +192,9 @@ class SignedGate:
         """See :class:`Gate`."""
         self._ask(Question(grant.claims.roles, grant.claims.tenant, act, name), grant.subject)
 
-    def permit(self, caller: Caller, act: Act) -> None:
+    def permit(self, caller: Caller, act: Act, *, tenant: str = "") -> None:
         """See :class:`Gate`."""
-        self._ask(Question(caller.roles, "", act), caller.subject)
+        self._ask(Question(caller.roles, tenant, act), caller.subject)
 
     def verify_body(self, message: Message, body: bytes) -> None:
         """See :class:`Gate`."""

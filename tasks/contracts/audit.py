@@ -22,6 +22,7 @@ class Action(StrEnum):
     REQUEST_ACCEPTED = "request.accepted"
     REQUEST_REJECTED = "request.rejected"
     REQUEST_EXPIRED = "request.expired"
+    REQUEST_CANCELLED = "request.cancelled"
     REQUEST_REENQUEUED = "request.reenqueued"
     REQUEST_DEAD_LETTERED = "request.dead_lettered"
     INTENT_ROUTED = "intent.routed"

@@ -2,6 +2,7 @@
 
 from tasks.settings.agents import AgentSettings, ApiToolSettings, ModelSettings, SqlToolSettings, ToolSettings
 from tasks.settings.base import EMBEDDED, Section
+from tasks.settings.doors import BucketSource, EventSettings, HttpSettings, JwtSettings, QueueSource
 from tasks.settings.queues import LeaseSettings, PoolSettings, QueueSettings, ScalingSettings
 from tasks.settings.routing import IntentSettings, RoutingSettings
 from tasks.settings.trust import (
@@ -26,14 +27,19 @@ __all__ = [
     "AlertType",
     "ApiToolSettings",
     "AuditSettings",
+    "BucketSource",
+    "EventSettings",
     "GrantSettings",
+    "HttpSettings",
     "IntentSettings",
+    "JwtSettings",
     "LeaseSettings",
     "ModelSettings",
     "PolicySettings",
     "PoolSettings",
     "Price",
     "QueueSettings",
+    "QueueSource",
     "QuotaSettings",
     "RoutingSettings",
     "ScalingSettings",

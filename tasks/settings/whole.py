@@ -11,15 +11,20 @@ from tasks import keys
 from tasks.errors import InvalidInput
 from tasks.settings.agents import DEFAULT_AGENTS, AgentSettings, ModelSettings, ToolSettings
 from tasks.settings.base import EMBEDDED, Positive, Section
+from tasks.settings.doors import EventSettings, HttpSettings
 from tasks.settings.queues import LeaseSettings, PoolSettings, QueueSettings, ScalingSettings
 from tasks.settings.routing import IntentSettings, RoutingSettings
 from tasks.settings.trust import AuditSettings, GrantSettings, PolicySettings, QuotaSettings, SigningSettings
 
 
 class Settings(Section, frozen=True, kw_only=True):
-    """Everything that can be configured. Load it once with :func:`tasks.settings_load.load`."""
+    """Everything that can be configured. Load it once with :func:`tasks.settings_load.load`.
+
+    Left out, ``broker_url`` is the Redis of ``redis_url``; ``sqs://HOST/ACCOUNT/NAME`` are a deployment's SQS queues.
+    """
 
     redis_url: str = "redis://127.0.0.1:6379/0"
+    broker_url: str | None = None
     s3_endpoint: str | None = None
     region: str = "us-east-1"
     data_bucket: str = "sluice-data"
@@ -42,6 +47,8 @@ class Settings(Section, frozen=True, kw_only=True):
     policy: PolicySettings = PolicySettings()
     quotas: QuotaSettings = QuotaSettings()
     tools: ToolSettings = ToolSettings()
+    http: HttpSettings = HttpSettings()
+    events: EventSettings = EventSettings()
 
     def __post_init__(self) -> None:
         """Add the agent types that were left out; raise :class:`ValueError` where a name leads nowhere."""

@@ -73,6 +73,9 @@ class Broker(Protocol):
     async def length(self, queue: str) -> int:
         """Return how many messages wait in ``queue``."""
 
+    async def close(self) -> None:
+        """Let go of what is this broker's own."""
+
 
 class MemoryBroker:
     """Queues in memory. For unit tests; ``take`` plays a worker that never acknowledges."""
@@ -155,6 +158,9 @@ class MemoryBroker:
     async def length(self, queue: str) -> int:
         """See :class:`Broker`."""
         return len(self.queues[queue])
+
+    async def close(self) -> None:
+        """See :class:`Broker`."""
 
     def _check(self) -> None:
         if self.fail:

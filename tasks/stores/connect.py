@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Self
 
 from msgspec import Struct
@@ -9,11 +10,13 @@ from msgspec import Struct
 from tasks.settings import Settings
 from tasks.stores.board import Board
 from tasks.stores.bodies import BodyStore
+from tasks.stores.broker import Broker
 from tasks.stores.link import Link
 from tasks.stores.objects import ObjectStore
 from tasks.stores.redis_broker import RedisBroker
 from tasks.stores.redis_register import RedisRegister
 from tasks.stores.redis_relay import RedisRelay
+from tasks.stores.relay import Relay, TwoStepRelay
 from tasks.stores.results import ResultStore
 from tasks.stores.revocations import RedisRevocations
 from tasks.stores.s3 import audit_store, data_store
@@ -26,8 +29,8 @@ class Stores(Struct, frozen=True):
     link: Link
     board: Board
     register: RedisRegister
-    broker: RedisBroker
-    relay: RedisRelay
+    broker: Broker
+    relay: Relay
     revocations: RedisRevocations
     data: ObjectStore
     audit: ObjectStore
@@ -41,6 +44,7 @@ class Stores(Struct, frozen=True):
 
     async def __aexit__(self, *_: object) -> None:
         """Close the connections."""
+        await self.broker.close()
         await self.link.close()
 
 
@@ -48,12 +52,14 @@ def connect(settings: Settings) -> Stores:
     """Return the stores. Connections are made when they are first used."""
     link = Link(settings.redis_url)
     data = data_store(settings)
+    register = RedisRegister(link)
+    broker, relay = _queues(settings, link, register)
     return Stores(
         link=link,
         board=Board(link),
-        register=RedisRegister(link),
-        broker=RedisBroker(link),
-        relay=RedisRelay(link),
+        register=register,
+        broker=broker,
+        relay=relay,
         revocations=RedisRevocations(link),
         data=data,
         audit=audit_store(settings),
@@ -61,3 +67,13 @@ def connect(settings: Settings) -> Stores:
         results=ResultStore(data),
         sessions=SessionStore(data),
     )
+
+
+def _queues(settings: Settings, link: Link, register: RedisRegister) -> tuple[Broker, Relay]:
+    """Return the broker that ``broker_url`` names, and the relay that goes with it."""
+    if settings.broker_url is None:
+        return RedisBroker(link), RedisRelay(link)
+    from tasks.stores.sqs_broker import QueueUrls, SqsBroker
+
+    broker = SqsBroker(QueueUrls(settings.broker_url), region=settings.region, loop_time=time.monotonic)
+    return broker, TwoStepRelay(register, broker)

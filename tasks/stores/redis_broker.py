@@ -102,6 +102,9 @@ class RedisBroker:
         """See the port."""
         return int(await self._link.call("LLEN", keys.waiting(queue)))
 
+    async def close(self) -> None:
+        """See the port. The connection is not its own."""
+
     async def peek(self, queue: str, *, limit: int = 100) -> list[dict[str, Any]]:
         """Return the messages of ``queue``, oldest first, without taking them."""
         raw = await self._link.call("LRANGE", keys.waiting(queue), -limit, -1)

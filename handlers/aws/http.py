@@ -1,0 +1,53 @@
+"""The HTTP door behind API Gateway: REST APIs (v1), HTTP APIs (v2) and function URLs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from functools import cache
+from typing import TYPE_CHECKING, Any, Final
+
+from handlers.aws.container import container
+from tasks.errors import SettingsError
+
+if TYPE_CHECKING:
+    from mangum import Mangum
+    from starlette.applications import Starlette
+    from starlette.types import Receive, Scope, Send
+
+_TEXT: Final = ["text/", "application/json", "application/problem+json"]
+
+
+def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
+    """Answer one call."""
+    asyncio.set_event_loop(container().loop)  # where the adapter looks for it
+    answer: dict[str, Any] = _adapter()(event, context)
+    return answer
+
+
+@cache
+def _adapter() -> Mangum:
+    from mangum import Mangum
+
+    from handlers.http.serve import make_app
+
+    here = container()
+    if here.settings.http.jwt is None:
+        raise SettingsError("http.jwt: is not set, and the gateway lets anybody in: name the issuer of the tokens")
+    app = make_app(here.settings)
+    state: dict[str, Any] = {}
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        if not state:  # once for the container, not for each call
+            state.update(await here.keep(_started(app)))
+        await app({**scope, "state": dict(state)}, receive, send)
+
+    return Mangum(answer, lifespan="off", text_mime_types=_TEXT)
+
+
+@asynccontextmanager
+async def _started(app: Starlette) -> AsyncIterator[Mapping[str, Any]]:
+    """Yield what the application keeps while it runs."""
+    async with app.router.lifespan_context(app) as state:
+        yield state or {}

@@ -1,0 +1,1 @@
+"""The HTTP door: one ASGI application, for a container and for Lambda alike."""

@@ -1,0 +1,238 @@
+"""The broker on SQS: two queues for each pool, made beforehand, with their own visibility and redrive.
+
+Messages travel as they are, JSON, and none is packed twice. SQS itself returns what a dead worker had in hand, and
+keeps what waits, so nothing is restored here. Up to ten messages go with each call; the client is boto3's, in threads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property, partial
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from tasks import keys
+from tasks.errors import SettingsError, StoreError
+from tasks.stores.broker import Delivery, Depth, Parcel, envelope
+
+if TYPE_CHECKING:
+    from mypy_boto3_sqs import SQSClient
+
+T = TypeVar("T")
+
+BATCH: Final = 10
+"""Messages in one call, at most."""
+BATCH_BYTES: Final = 256 * 1024
+"""Bytes of the messages in one call, at most: what a queue takes by default."""
+_LONG_POLL_SECONDS: Final = 2
+"""How long an idle worker waits for a message with one call. One that is told to stop waits it out."""
+_THREADS: Final = 8
+
+
+class QueueUrls:
+    """The URLs of a deployment's queues, by ``sqs://HOST/ACCOUNT/NAME`` (``sqs+http`` for a server of one's own)."""
+
+    def __init__(self, url: str) -> None:
+        """Read ``url``.
+
+        Raises:
+            SettingsError: it does not spell a deployment.
+        """
+        scheme, _, rest = url.partition("://")
+        if scheme not in {"sqs", "sqs+http"} or rest.count("/") != 2 or not all(rest.split("/")):
+            raise SettingsError(
+                "broker_url: must be sqs://HOST/ACCOUNT/NAME, such as sqs://sqs.us-east-1.amazonaws.com/1/x"
+            )
+        self._base, _, self._name = f"{'https' if scheme == 'sqs' else 'http'}://{rest}".rpartition("/")
+        self.endpoint = self._base.rpartition("/")[0]
+
+    def of(self, queue: str) -> str:
+        """Return the URL of ``queue``."""
+        return f"{self._base}/{keys.sqs_queue(self._name, queue)}"
+
+
+class SqsBroker:
+    """See :class:`tasks.stores.broker.Broker`. A tag is the queue and the receipt handle; it dies with its process."""
+
+    def __init__(self, urls: QueueUrls, *, region: str, loop_time: Callable[[], float]) -> None:
+        """``loop_time`` gives seconds that never go back."""
+        self._urls = urls
+        self._region = region
+        self._time = loop_time
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="sluice-sqs")
+        self._extended: dict[str, float] = {}
+        self._visibility: dict[str, int] = {}
+        self._idle: set[str] = set()
+
+    async def publish(self, parcels: Sequence[Parcel]) -> None:
+        """See the port."""
+        by_queue: dict[str, list[str]] = defaultdict(list)
+        for parcel in parcels:
+            by_queue[parcel.queue].append(envelope(parcel).decode())
+        sends = [(queue, batch) for queue, bodies in by_queue.items() for batch in batches(bodies)]
+        await asyncio.gather(*(self._send(queue, batch) for queue, batch in sends))
+
+    async def receive(self, pool: str, most: int, *, now: float) -> list[Delivery]:
+        """See the port. Where the last call found nothing this one waits for a message, for a moment."""
+        high, normal = keys.queues(pool)
+        wait = _LONG_POLL_SECONDS if pool in self._idle else 0
+        if wait:
+            # Both at once, or a message on one of them would wait for the end of the wait on the other.
+            half = max(most // 2, 1)
+            found = [*await asyncio.gather(self._take(high, half, wait), self._take(normal, half, wait))]
+            taken = [delivery for part in found for delivery in part]
+        else:
+            taken = await self._take(high, most, 0)
+            while len(taken) < most and (more := await self._take(normal, most - len(taken), 0)):
+                taken += more
+                if len(more) < BATCH:
+                    break
+        (self._idle.discard if taken else self._idle.add)(pool)
+        return taken
+
+    async def listen(self, pool: str, wake: Callable[[], None]) -> None:
+        """See the port. SQS rings no bell: :meth:`receive` waits instead."""
+
+    async def acknowledge(self, pool: str, tags: Sequence[str]) -> None:
+        """See the port."""
+        await self._each(tags, "delete_message_batch", {})
+
+    async def give_back(self, pool: str, tags: Sequence[str]) -> None:
+        """See the port. SQS counts it as received once more."""
+        await self._each(tags, "change_message_visibility_batch", {"VisibilityTimeout": 0})
+
+    async def restore(self, pool: str, *, before: float, limit: int) -> int:
+        """See the port. SQS does it by itself when a message's visibility timeout is over."""
+        return 0
+
+    async def touch(self, pool: str, tags: Sequence[str], *, now: float) -> None:
+        """See the port. A message is extended when half of its time is over, and not at each heartbeat."""
+        due: dict[int, list[str]] = defaultdict(list)
+        for tag in tags:
+            seconds = await self._visible_for(tag.partition("\n")[0])
+            if self._time() - self._extended.get(tag, 0.0) > seconds / 2:
+                due[seconds].append(tag)
+        for seconds, late in due.items():
+            await self._each(late, "change_message_visibility_batch", {"VisibilityTimeout": seconds}, keep=True)
+
+    async def oldest(self, queue: str) -> float | None:
+        """See the port. SQS does not tell: while anything is in a queue, nothing of it is taken for lost."""
+        return 0.0 if sum(await self._counts(queue)) else None
+
+    async def depths(self, pools: Sequence[str]) -> dict[str, Depth]:
+        """See the port. SQS's figures are approximate."""
+        names = [queue for pool in pools for queue in keys.queues(pool)]
+        counts = dict(zip(names, await asyncio.gather(*map(self._counts, names)), strict=True))
+        return {
+            pool: Depth(*(sum(counts[queue][place] for queue in keys.queues(pool)) for place in (0, 1)))
+            for pool in pools
+        }
+
+    async def length(self, queue: str) -> int:
+        """See the port."""
+        return (await self._counts(queue))[0]
+
+    async def close(self) -> None:
+        """End the threads."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def _send(self, queue: str, bodies: Sequence[str]) -> None:
+        entries = [{"Id": str(number), "MessageBody": body} for number, body in enumerate(bodies)]
+        answer = await self._call("send_message_batch", QueueUrl=self._urls.of(queue), Entries=entries)
+        _check(queue, answer)
+
+    async def _take(self, queue: str, most: int, wait: int) -> list[Delivery]:
+        answer = await self._call(
+            "receive_message",
+            QueueUrl=self._urls.of(queue),
+            MaxNumberOfMessages=min(most, BATCH),
+            WaitTimeSeconds=wait,
+        )
+        taken = []
+        for message in answer.get("Messages", []):
+            tag = f"{queue}\n{message['ReceiptHandle']}"
+            self._extended[tag] = self._time()
+            taken.append(Delivery(tag, queue, message["Body"].encode()))
+        return taken
+
+    async def _each(self, tags: Sequence[str], verb: str, fields: dict[str, Any], *, keep: bool = False) -> None:
+        """Call ``verb`` for the messages ``tags``, ten at a time; forget them unless they are to be kept."""
+        by_queue: dict[str, list[str]] = defaultdict(list)
+        for tag in tags:
+            by_queue[tag.partition("\n")[0]].append(tag)
+        for queue, own in by_queue.items():
+            for batch in _groups(own, BATCH):
+                entries = [
+                    {"Id": str(number), "ReceiptHandle": tag.partition("\n")[2], **fields}
+                    for number, tag in enumerate(batch)
+                ]
+                answer = await self._call(verb, QueueUrl=self._urls.of(queue), Entries=entries)
+                for tag in batch:
+                    if keep:
+                        self._extended[tag] = self._time()
+                    else:
+                        self._extended.pop(tag, None)
+                _check(queue, answer)
+
+    async def _counts(self, queue: str) -> tuple[int, int]:
+        """Return how many messages wait in ``queue``, and how many are delivered and not acknowledged."""
+        names = [f"ApproximateNumberOfMessages{kind}" for kind in ("", "Delayed", "NotVisible")]
+        answer = await self._call("get_queue_attributes", QueueUrl=self._urls.of(queue), AttributeNames=names)
+        waiting, delayed, running = (int(answer["Attributes"][name]) for name in names)
+        return waiting + delayed, running
+
+    async def _visible_for(self, queue: str) -> int:
+        """Return the visibility timeout of ``queue`` in seconds: the one that it really has."""
+        if queue not in self._visibility:
+            answer = await self._call(
+                "get_queue_attributes", QueueUrl=self._urls.of(queue), AttributeNames=["VisibilityTimeout"]
+            )
+            self._visibility[queue] = int(answer["Attributes"]["VisibilityTimeout"])
+        return self._visibility[queue]
+
+    async def _call(self, verb: str, **fields: Any) -> dict[str, Any]:
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        call = partial(getattr(self._client, verb), **fields)
+        try:
+            answer: dict[str, Any] = await asyncio.get_running_loop().run_in_executor(self._threads, call)
+        except (BotoCoreError, ClientError) as error:
+            raise StoreError(f"{verb} {fields['QueueUrl']}: {error}") from error
+        return answer
+
+    @cached_property
+    def _client(self) -> SQSClient:
+        import boto3
+        from botocore.config import Config
+
+        config = Config(max_pool_connections=_THREADS, retries={"mode": "standard", "max_attempts": 4})
+        return boto3.client("sqs", region_name=self._region, endpoint_url=self._urls.endpoint, config=config)
+
+
+def batches(bodies: Iterable[str]) -> list[list[str]]:
+    """Return ``bodies`` in order, in groups that one call takes: by count and by bytes."""
+    groups: list[list[str]] = []
+    size = 0
+    for body in bodies:
+        length = len(body.encode())
+        if not groups or size + length > BATCH_BYTES or len(groups[-1]) == BATCH:
+            groups.append([])
+            size = 0
+        groups[-1].append(body)
+        size += length
+    return groups
+
+
+def _groups(items: Sequence[T], size: int) -> list[list[T]]:
+    rest = iter(items)
+    return list(iter(lambda: list(islice(rest, size)), []))
+
+
+def _check(queue: str, answer: dict[str, Any]) -> None:
+    """Raise where some of a batch failed. A receipt that is no longer valid is no fault: the message came back."""
+    failed = [one for one in answer.get("Failed", []) if one.get("Code") != "ReceiptHandleIsInvalid"]
+    if failed:
+        raise StoreError(f"{queue}: {len(failed)} of a batch failed, the first with {failed[0].get('Code')}")
