@@ -9,7 +9,7 @@ EXTRAS := cpu local http aws anthropic azure mcp sql test
 PEERS_DATA ?= build/peers
 SYSTEMS ?= raw,celery,taskiq,autogen_grpc,sluice
 
-.PHONY: help demo test test-slow lint format bench bench-cold bench-where bench-peers lock train clean \
+.PHONY: help demo test test-slow lint format bench bench-cold bench-where bench-intent bench-peers lock train clean \
   terraform-check terraform-validate terraform-schema
 
 help: ## Show this list.
@@ -42,6 +42,11 @@ bench-cold: .venv/ready ## Measure the cold start of workers, in parts.
 
 bench-where: .venv/ready ## Measure where each CPU millisecond of a request goes.
 	$(BIN)/python -m benchmarks.where $(ARGS)
+
+bench-intent: .venv/ready ## Measure the intent model: accuracy and cost, latency under load, hot update.
+	$(BIN)/python -m benchmarks.intent_frontier --measure-only
+	$(BIN)/python -m benchmarks.intent_latency $(ARGS)
+	$(BIN)/python -m benchmarks.intent_update
 
 bench-peers: .venv/ready ## Run the harness in PEERS=FOLDER with Sluice as one of its SYSTEMS.
 	@test -f "$(PEERS)/run.py" || { echo "PEERS=FOLDER must name the harness (a folder with run.py)" >&2; exit 2; }

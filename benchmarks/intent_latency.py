@@ -6,6 +6,9 @@ Requests of 12 tokens arrive by a schedule that does not wait for answers; laten
 that a loop that is late counts too. Generator, loop and inference share the one core. Capacity is the throughput of the
 adaptive batcher with enough requests always open; loads are shares of it, the same for every way of batching. The bare
 loop tokenises and runs the session, and nothing else.
+
+``queue alone`` is what the same way of batching gives in a simulation: Poisson arrivals at the same rate, and runs that
+take what this point's batcher learnt that they take. The rest is overhead, and what others take from the core.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ import random
 import statistics
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -28,7 +31,7 @@ import uvloop
 from rich.console import Console
 from rich.progress import Progress
 
-from benchmarks.intent_batching import Window
+from benchmarks.intent_batching import Cost, Window, simulate
 from benchmarks.intent_model import TEXT, Core, bare_session, median_seconds, pin
 from handlers.cli.main import OBJECTS_BETWEEN_COLLECTIONS, report
 from intent.batch_policy import Limits, Policy
@@ -42,6 +45,9 @@ OPEN: Final = 64
 """Requests that are open at saturation: two full batches, so that the next one is ready when one ends."""
 ROUNDS: Final = 5
 """Saturation is the median of so many rounds, in each of which the ways take turns."""
+TOKENS: Final = 12
+SIMULATED: Final = 20_000
+"""Arrivals in the simulation of a queue."""
 DRAIN_SECONDS: Final = 60.0
 P99_MS: Final = 15.0
 P99_TIMES: Final = 4.0
@@ -61,6 +67,7 @@ class Bare:
 class Point:
     """One way at one load. Milliseconds; ``late`` is how long after its time a request was submitted.
 
+    ``queue_p50`` and ``queue_p99`` are those of the simulated queue, None for one that grows.
     ``carried`` is whether answers kept up with arrivals, ``others`` the share of the core that other processes took.
     """
 
@@ -71,6 +78,8 @@ class Point:
     p99: float
     late_p50: float
     late_p99: float
+    queue_p50: float | None
+    queue_p99: float | None
     mean_batch: float
     carried: bool
     others: float
@@ -92,13 +101,28 @@ class Found:
     points: list[Point]
 
 
-def batcher_of(classifier: Classifier, way: str) -> Batcher[str, Prediction]:
-    policies = {
-        "adaptive": Policy(Limits()),
-        "window 5 ms": Window(Limits(), 0.005),
-        "no batching": Policy(Limits(max_batch=1)),
+def policy_of(way: str) -> Policy:
+    policies: dict[str, Callable[[], Policy]] = {
+        "adaptive": lambda: Policy(Limits()),
+        "window 5 ms": lambda: Window(Limits(), 0.005),
+        "no batching": lambda: Policy(Limits(max_batch=1)),
     }
-    return Batcher(classifier.encode, classifier.classify_ids, policies[way])
+    return policies[way]()
+
+
+def batcher_of(classifier: Classifier, policy: Policy) -> Batcher[str, Prediction]:
+    return Batcher(classifier.encode, classifier.classify_ids, policy)
+
+
+def queue_alone(way: str, learnt: Policy, rate: float) -> tuple[float, float]:
+    """Return p50 and p99, in milliseconds, of the queue at ``rate`` requests a second, all of one length."""
+    rng, now, items = random.Random(1), 0.0, []
+    for _ in range(SIMULATED):
+        now += rng.expovariate(rate)
+        items.append((now, TOKENS))
+    cost = Cost(learnt.cost.per_token, learnt.cost.fixed)
+    latencies = simulate(policy_of(way), learnt.limits, items, cost, seed=1, shed=False).latencies
+    return percentile(latencies, 0.5) * 1000, percentile(latencies, 0.99) * 1000
 
 
 WAYS: Final = ("adaptive", "window 5 ms", "no batching")
@@ -171,13 +195,13 @@ async def measured(classifier: Classifier, bare: list[Bare], device: str, second
         bar.update(shown, description=text, advance=1)
 
     core = Core()
-    async with batcher_of(classifier, "adaptive") as batcher:
+    async with batcher_of(classifier, policy_of("adaptive")) as batcher:
         await single(batcher, 20)
         alone = await single(batcher, max(int(50 * seconds), 50))
     step("one by one")
     rounds: dict[str, list[float]] = {way: [] for way in WAYS}
     for way in WAYS * ROUNDS:
-        async with batcher_of(classifier, way) as batcher:
+        async with batcher_of(classifier, policy_of(way)) as batcher:
             await saturated(batcher, seconds / ROUNDS / 10)
             rounds[way].append(await saturated(batcher, seconds / ROUNDS))
         step(f"saturation, {way}")
@@ -186,8 +210,8 @@ async def measured(classifier: Classifier, bare: list[Bare], device: str, second
     for number, load in enumerate(LOADS):
         # The same arrivals for every way, one way right after the other: a machine that drifts hits all alike.
         for way in WAYS:
-            rate = load * saturation["adaptive"]
-            async with batcher_of(classifier, way) as batcher:
+            rate, policy = load * saturation["adaptive"], policy_of(way)
+            async with batcher_of(classifier, policy) as batcher:
                 await single(batcher, 20)
                 before, core = batcher.stats, Core()
                 latencies, late, kept_up = await open_loop(batcher, rate, seconds, seed=number)
@@ -196,7 +220,8 @@ async def measured(classifier: Classifier, bare: list[Bare], device: str, second
             p50, p99, late50, late99 = (
                 percentile(values, share) * 1000 for values in (latencies, late) for share in (0.5, 0.99)
             )
-            points.append(Point(way, load, rate, p50, p99, late50, late99, mean_batch, kept_up, taken))
+            queue = queue_alone(way, policy, rate) if kept_up else (None, None)
+            points.append(Point(way, load, rate, p50, p99, late50, late99, *queue, mean_batch, kept_up, taken))
             step(f"{load:.0%}, {way}")
     return Found(device, classifier.version, bare, alone, saturation, others, points)
 
@@ -221,15 +246,25 @@ def bare_table(bare: Sequence[Bare], device: str) -> str:
 
 
 def points_table(found: Found) -> str:
-    lines = [
-        "| load | a second | way | p50 ms | p99 ms | submitted late p50, p99 ms | mean batch | core, others |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
+    names = (
+        "load",
+        "a second",
+        "way",
+        "p50 ms",
+        "p99 ms",
+        "queue alone",
+        "submitted late",
+        "mean batch",
+        "core, others",
+    )
+    lines = [f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
     for p in found.points:
         way = p.way if p.carried else f"{p.way} (does not keep up)"
+        queue = f"{p.queue_p50:.2f}, {p.queue_p99:.2f}" if p.queue_p50 and p.queue_p99 else "-"
+        late = f"{p.late_p50:.2f}, {p.late_p99:.2f}"
         lines.append(
             f"| {p.load:.0%} | {p.offered:.0f} | {way} | {p.p50:.2f} | {p.p99:.2f} "
-            f"| {p.late_p50:.2f}, {p.late_p99:.2f} | {p.mean_batch:.1f} | {p.others:.0%} |"
+            f"| {queue} | {late} | {p.mean_batch:.1f} | {p.others:.0%} |"
         )
     return "\n".join(lines)
 

@@ -57,7 +57,7 @@ def choose_threshold(
     Of ``probabilities`` ``[n, labels]`` the highest decides, if it is not below the threshold; else the answer is
     that the text is out of scope, which is label number ``outside``, if there is one. ``truth`` ``[n]`` are label
     numbers. A text that is answered wrongly costs ``wrong_cost``, one that had an answer and got none costs 1. The
-    lowest threshold of several equals is returned.
+    middle one of several equals is returned: neither end of a range in which these texts do not differ means anything.
     """
     import numpy as np
 
@@ -67,4 +67,5 @@ def choose_threshold(
     wrong = ~abstained & (answer != truth)
     missed = abstained & (truth != outside)
     costs = wrong_cost * wrong.sum(axis=1) + missed.sum(axis=1)
-    return float(steps[costs.argmin()])
+    equals = np.flatnonzero(costs == costs.min())
+    return float(steps[equals[len(equals) // 2]])

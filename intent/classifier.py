@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from intent.encoding import Encoder, Encoders
 from intent.gentle import step_back
-from intent.manifest import MODEL_FILE, POOLED, PROBABILITIES, Manifest, check_model, default_dir
+from intent.manifest import HALF, MODEL_FILE, POOLED, PROBABILITIES, Manifest, check_model, default_dir
 from intent.quiet import no_idle_threads, no_telemetry
 from tasks.contracts.words import Intent
 from tasks.errors import IntegrityError, InvalidInput, NotReady
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 _STRETCH: Final = 1.25
 """How much longer than its shortest a text may be to share its run."""
 _ROUNDING: Final = 1e-3
+_CPU: Final = "CPUExecutionProvider"
+_GPU: Final = "CUDAExecutionProvider"
 _WARM_TEXTS: Final = ("hello", "list the orders of last week that have not been shipped yet")
 
 
@@ -73,7 +75,7 @@ class Classifier:
             checked = beside.submit(check_model, directory)
             runtime = import_runtime()
             manifest, tokenizer = checked.result()
-        session = _session(runtime, directory, threads)
+        session = _session(runtime, directory, threads, half=manifest.recipe.get("precision") == HALF)
         if _identity(directory) != before:
             raise IntegrityError(f"{directory / MODEL_FILE}: was replaced while it was being loaded")
         encoder = (encoders or Encoders()).get(tokenizer, manifest.max_length)
@@ -95,6 +97,11 @@ class Classifier:
     def threshold(self) -> float:
         """Return the probability (0..1) below which this classifier abstains."""
         return self._manifest.threshold
+
+    @property
+    def provider(self) -> str:
+        """Return what runs the graph: ONNX Runtime's name of it, such as ``CPUExecutionProvider``."""
+        return str(self._session.get_providers()[0])
 
     @property
     def manifest(self) -> Manifest:
@@ -248,7 +255,7 @@ def import_runtime() -> Any:
     return onnxruntime
 
 
-def _session(onnxruntime: Any, directory: Path, threads: int) -> Any:
+def _session(onnxruntime: Any, directory: Path, threads: int, *, half: bool) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -256,10 +263,20 @@ def _session(onnxruntime: Any, directory: Path, threads: int) -> Any:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     # Plans for one shape do not fit the next one, and nearly every batch has a shape of its own.
     options.enable_mem_pattern = False
-    # Done at export, see :func:`intent.export.fuse`.
+    # The graph is written as it runs, see :mod:`intent.export`.
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 3
+    providers = providers_for(onnxruntime.get_available_providers(), half=half)
     try:
-        return onnxruntime.InferenceSession(str(directory / MODEL_FILE), options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(str(directory / MODEL_FILE), options, providers=providers)
     except Exception as error:  # ONNX Runtime has no public base class of its errors
         raise IntegrityError(f"{directory / MODEL_FILE}: is not a graph that runs here: {error}") from error
+
+
+def providers_for(available: Sequence[str], *, half: bool) -> list[str]:
+    """Return what shall run a graph, the best first, of the ``available``.
+
+    A GPU only where the graph is in ``half`` a float's precision: integers are what CPUs are fast with, and a GPU would
+    give them back to the CPU, operator by operator.
+    """
+    return [_GPU, _CPU] if half and _GPU in available else [_CPU]

@@ -30,7 +30,7 @@ class Distance:
         squared: NDArray[np.float64] = (self.centres**2).sum(axis=0)
         return squared
 
-    def of(self, vectors: NDArray[np.float32]) -> NDArray[np.float64]:
+    def of(self, vectors: NDArray[np.float32] | NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the distance of each of ``vectors`` ``[n, hidden]``; about 1 for the texts that were learnt."""
         turned = vectors @ self.basis
         found: NDArray[np.float64] = (turned**2).sum(axis=1) + (self.offsets - 2 * turned @ self.centres).min(axis=1)

@@ -99,10 +99,21 @@ def fit(
 
 def logits(network: IntentNetwork, encoder: Encoder, texts: Sequence[str]) -> NDArray[np.float64]:
     """Return the logits ``[len(texts), labels]`` of ``network``, which is left in evaluation mode."""
+    return _in_batches(network, network, encoder, texts)
+
+
+def vectors(network: IntentNetwork, encoder: Encoder, texts: Sequence[str]) -> NDArray[np.float64]:
+    """Return what the head of ``network`` sees of ``texts``, ``[len(texts), hidden]``; evaluation mode as above."""
+    return _in_batches(network, network.pooled, encoder, texts)
+
+
+def _in_batches(
+    network: IntentNetwork, function: Callable[..., Any], encoder: Encoder, texts: Sequence[str]
+) -> NDArray[np.float64]:
     network.eval()
     with torch.inference_mode():
         parts = [
-            network(*tensors(network, encoder, texts[start : start + _SCORING_BATCH])).double().cpu()
+            function(*tensors(network, encoder, texts[start : start + _SCORING_BATCH])).double().cpu()
             for start in range(0, len(texts), _SCORING_BATCH)
         ]
     result: NDArray[np.float64] = torch.cat(parts).numpy()

@@ -43,6 +43,13 @@ class Head:
     scale: float = 0.0
     shift: float = 0.0
 
+    def probabilities(self, vectors: NDArray[np.float32] | NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return what the graph would for these ``vectors`` ``[n, hidden]``: probabilities ``[n, labels]``."""
+        weight, bias = self.linear
+        scores, far = vectors @ weight.T + bias, self.distance.of(vectors)
+        moved = _moved(scores, far, self.outside, temperature=self.temperature, scale=self.scale, shift=self.shift)
+        return softmax(moved)
+
 
 def calibrated(
     linear: Linear,

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -13,7 +11,7 @@ from intent.batching import Batcher, batch_classifier
 from intent.classifier import Classifier, Prediction
 from intent.encoding import Encoders
 from intent.gentle import gently
-from intent.manifest import MODEL_FILE, default_dir
+from intent.manifest import HALF, MODEL_FILE, default_dir
 from intent.promotions import PACKAGED, Pinned
 from intent.routes import warn_unrouted
 from intent.versions import VersionStore, cache_folder
@@ -26,8 +24,8 @@ log = get_logger()
 
 _MEMORY_FACTOR: Final = 1.6
 """Resident bytes for each byte of the graph: 1.25 when it is loaded, the rest are buffers of ordinary batches."""
-_WARM_SHAPES: Final = ((1, 8), (1, 16), (2, 16), (4, 16), (8, 16), (1, 32))
-"""Texts and tokens. First runs of these cost up to half as much again as later ones; greater ones hardly any more."""
+_WARM_SHAPE: Final = (8, 16)
+"""Texts and tokens. The first run of any size costs a millisecond more; after one of this size, none does."""
 
 
 class Model:
@@ -52,11 +50,10 @@ class Model:
 class ModelLoader:
     """Loads models of one process. Versions with the same tokeniser share it."""
 
-    def __init__(self, settings: Settings, store: ObjectStore, *, pause: Callable[[float], None] = time.sleep) -> None:
-        """Fetch from ``store``; ``pause`` waits for seconds between two runs that warm a model up."""
+    def __init__(self, settings: Settings, store: ObjectStore) -> None:
+        """Fetch from ``store``."""
         self._settings = settings
         self._store = store
-        self._pause = pause
         self._encoders = Encoders()
         self._any_loaded = False
 
@@ -74,6 +71,7 @@ class ModelLoader:
         batcher = batch_classifier(classifier, chosen, threshold=floor)
         warn_unrouted(classifier.version, classifier.labels, self._settings.routing)
         self._any_loaded = True
+        _tell(classifier)
         cost = round((directory / MODEL_FILE).stat().st_size * _MEMORY_FACTOR)
         return Model(classifier, batcher, classifier.threshold if floor is None else floor), cost
 
@@ -104,16 +102,20 @@ class ModelLoader:
         classifier = await asyncio.to_thread(load)
         if aside:
             try:
-                await gently(warm, classifier, self._pause)
+                await gently(warm, classifier)
             except Exception as error:  # ONNX Runtime has no public base class of its errors
                 raise IntegrityError(f"{directory}: does not run: {error}") from error
         return classifier
 
 
-def warm(classifier: Classifier, pause: Callable[[float], None] = time.sleep) -> None:
-    """Run the shapes that most batches have, and rest as long after each: what serves meanwhile needs cores."""
+def _tell(classifier: Classifier) -> None:
+    """Log what runs a model: where one made for GPUs runs on the CPU, it is slower than its int8 twin."""
+    misplaced = classifier.manifest.recipe.get("precision") == HALF and classifier.provider == "CPUExecutionProvider"
+    (log.warning if misplaced else log.info)("model loaded", version=classifier.version, provider=classifier.provider)
+
+
+def warm(classifier: Classifier) -> None:
+    """Run an ordinary batch, so that the memory for it is there: nothing else depends on the shape of a batch."""
+    texts, tokens = _WARM_SHAPE
     some = classifier.encode("a")[1:-1] or [0]
-    for texts, tokens in _WARM_SHAPES:
-        begun = time.perf_counter()
-        classifier.classify_ids([some * min(tokens, classifier.manifest.max_length)] * texts)
-        pause(time.perf_counter() - begun)
+    classifier.classify_ids([some * min(tokens, classifier.manifest.max_length)] * texts)

@@ -18,6 +18,8 @@ PROBABILITIES: Final = "probs"
 POOLED: Final = "pooled"
 """Its second output: what the head sees, float32 ``[n, hidden]``."""
 MANIFEST_FILE: Final = "manifest.json"
+HALF: Final = "fp16"
+"""The ``precision`` in the recipe of a graph that is made for GPUs."""
 
 Digest = Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
 

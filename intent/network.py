@@ -37,37 +37,12 @@ class IntentNetwork(torch.nn.Module):  # type: ignore[misc,unused-ignore]
         return self.head(self.dropout(self.pooled(input_ids, attention_mask)))
 
 
-class Exported(torch.nn.Module):  # type: ignore[misc,unused-ignore]
-    """A network with the whole head, softmax and distance: what is exported.
-
-    The head's numbers are placeholders that :func:`intent.directory.replace_head` replaces. They are odd, so that no
-    optimisation of the graph finds one that does nothing, and leaves it out.
-    """
-
-    def __init__(self, network: IntentNetwork) -> None:
-        """Put placeholders on the encoder of ``network``."""
-        super().__init__()
-        self.network = network
-        labels, hidden = network.head.weight.shape
-        self.head_weight, self.head_bias = _odd(hidden, labels), _odd(labels)
-        self.far_basis, self.far_centres = _odd(hidden, hidden), _odd(hidden, labels)
-        self.far_offsets, self.far_outside = _odd(labels), _odd(labels)
-
-    def forward(self, input_ids: Any, attention_mask: Any) -> Any:
-        """Return probabilities, float32 ``[n, labels]``, and the vectors that they come from, ``[n, hidden]``."""
-        pooled = self.network.pooled(input_ids, attention_mask)
-        turned = pooled @ self.far_basis
-        nearest = (turned @ self.far_centres + self.far_offsets).amin(dim=-1, keepdim=True)
-        far = (turned * turned).sum(dim=-1, keepdim=True) + nearest
-        return torch.softmax(pooled @ self.head_weight + self.head_bias + far * self.far_outside, dim=-1), pooled
-
-
-def _odd(*shape: int) -> Any:
-    return torch.nn.Parameter(torch.rand(shape) + 0.5)
-
-
 def student_of(network: IntentNetwork, layers: int) -> IntentNetwork:
-    """Return a copy of ``network`` with ``layers`` of its encoder's layers: the last, and evenly those below."""
+    """Return a copy of ``network`` with ``layers`` of its encoder's layers: the last, and evenly those below.
+
+    Choosing those without which a network's answers on its examples change least gives worse students: that says
+    little about other texts.
+    """
     have = len(network.encoder.encoder.layer)
     student = copy.deepcopy(network)
     kept = [round((place + 1) * have / layers) - 1 for place in range(layers)]

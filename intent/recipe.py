@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
@@ -13,13 +13,16 @@ from intent.examples import Example
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 Rate = Annotated[float, Field(gt=0, le=1)]
+Precision = Literal["int8", "fp16"]
+"""Of the exported graph: integers for CPUs, half a float's precision for GPUs."""
+
 Count = Annotated[int, Field(ge=1)]
 
 
 class Recipe(BaseModel):
     """What decides a training run, beside the examples, the base model and the seed.
 
-    ``layers`` of the encoder, all of the base's by default.
+    ``layers`` of the encoder, all of the base's by default. ``precision`` of the exported graph.
     Learning rates are AdamW's. ``warmup`` is the share of all steps over which they rise; then they fall to
     nothing. ``patience``: epochs without a lower validation loss before stopping. ``max_length`` is in
     tokens. ``wrong_cost`` is the trade-off that sets the threshold: how many texts may go to the fallback without
@@ -31,6 +34,7 @@ class Recipe(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     layers: Count | None = None
+    precision: Precision = "int8"
     epochs: Count = 6
     batch: Count = 32
     encoder_rate: Rate = 2e-4

@@ -22,7 +22,7 @@ from intent.evaluate import evaluate
 from intent.examples import OUT_OF_SCOPE, Example, digest, distinct, numbers, split
 from intent.manifest import MODEL_FILE, TOKENIZER_FILE, Manifest, check_model, content_digest
 from intent.quiet import no_telemetry
-from intent.recipe import Lesson, Recipe, TrainingReport
+from intent.recipe import Lesson, Precision, Recipe, TrainingReport
 from tasks.contracts.base import sha256
 from tasks.contracts.words import Intent
 from tasks.errors import InvalidInput, NotReady, TrainingError
@@ -63,6 +63,7 @@ def train(
     progress: bool | None = None,
     recipe: Recipe | None = None,
     layers: int | None = None,
+    precision: Precision | None = None,
     head_of: Path | None = None,
     weights: Path | None = None,
     outliers: Sequence[str] = (),
@@ -71,10 +72,10 @@ def train(
     """Fine-tune a BERT encoder on ``examples`` and write the model directory ``out``.
 
     The labels are those of the examples. ``base`` is a directory with a Hugging Face BERT model, by default
-    MiniLM. ``epochs`` and ``layers`` replace the recipe's; with fewer layers than the base has, a smaller
-    network learns from the fine-tuned one. ``weights`` is a file that keeps the fine-tuned one, so that several
-    can learn from it; where it holds another one it is written anew. ``head_of`` is a model directory: only a new
-    head is fitted on its encoder, in seconds and without PyTorch. ``outliers`` are texts that are mostly out of
+    MiniLM. ``epochs``, ``layers`` and ``precision`` replace the recipe's; with fewer layers than the base has, a
+    smaller network learns from the fine-tuned one. ``weights`` is a file that keeps the fine-tuned one, so that
+    several can learn from it; where it holds another one it is written anew. ``head_of`` is a model directory: only
+    a new head is fitted on its encoder, in seconds and without PyTorch. ``outliers`` are texts that are mostly out of
     scope; those that resemble an example are left out. ``validation`` is what early stopping, calibration and
     threshold go by; by default a part of the examples is put aside for it. ``holdout`` is only evaluated on.
     Both must share no text with ``examples``. ``progress`` draws a bar on standard error; by default where that
@@ -98,9 +99,13 @@ def train(
     _check(unique, labels, {"validation": validation, "holdout": holdout})
     if outliers and OUT_OF_SCOPE not in labels:
         raise InvalidInput(f"outliers: they are examples of {OUT_OF_SCOPE}, which no example has as its intent")
+    if precision:
+        chosen = chosen.model_copy(update={"precision": precision})
     if head_of:
-        # The vectors that the head gets to see depend on it.
-        chosen = chosen.model_copy(update={"max_length": check_model(head_of)[0].max_length})
+        # The vectors that the head gets to see depend on it; and the graph stays what it is.
+        standing = check_model(head_of)[0]
+        kept = {"max_length": standing.max_length, "precision": standing.recipe.get("precision", "int8")}
+        chosen = chosen.model_copy(update=kept)
     lesson = _lesson(unique, distinct(validation), labels, chosen, seed)
     _check_packages(("onnx",) if head_of else ("onnx", "torch", "transformers"))
     from intent.directory import check_target, staged
@@ -118,7 +123,7 @@ def train(
 class _Learnt:
     """``write`` writes the graph to a file. ``linear`` is its head, without one it is yet to fit.
 
-    ``scores`` are the logits ``[n, labels]`` of the validation texts before the export.
+    ``vectors`` ``[n, hidden]`` are what the network's head saw of the validation texts, before the export.
     """
 
     write: Callable[[Path], None]
@@ -127,14 +132,14 @@ class _Learnt:
     device: str
     epochs: int
     best_epoch: int
-    scores: NDArray[np.float64] | None
+    vectors: NDArray[np.float64] | None
 
 
 def _learn(job: _Job, advance: Callable[[float, str], None]) -> _Learnt:
     import torch
 
     from intent.export import export_graph
-    from intent.fit import fit, logits
+    from intent.fit import fit, vectors
     from intent.network import load_base, student_of
     from intent.outliers import unlike
     from intent.weights import keep, recall
@@ -154,16 +159,18 @@ def _learn(job: _Job, advance: Callable[[float, str], None]) -> _Learnt:
         raise TrainingError(f"layers: the base has {have}, asked for are {recipe.layers}")
     small = recipe.layers is not None and recipe.layers < have
     half = (lambda share, note: advance(share / 2, note)) if small else advance
-    done = recall(network, job.weights, lesson) or fit(network, encoder, lesson, advance=half)
-    if job.weights:
-        keep(network, done, job.weights, lesson)
+    done = recall(network, job.weights, lesson)
+    if done is None:
+        done = fit(network, encoder, lesson, advance=half)
+        if job.weights:
+            keep(network, done, job.weights, lesson)
     if small:
         teacher, network = network, student_of(network, recipe.layers or 0)
         done = fit(network, encoder, lesson, advance=half, teacher=teacher)
-    scores = logits(network, encoder, [example.text for example in lesson.validation])
+    seen = vectors(network, encoder, [example.text for example in lesson.validation])
     linear = tuple(value.detach().cpu().double().numpy() for value in (network.head.weight, network.head.bias))
-    write = partial(export_graph, network)
-    return _Learnt(write, tokenizer, linear, device, done.epochs, done.best_epoch, scores)
+    write = partial(export_graph, network, precision=recipe.precision)
+    return _Learnt(write, tokenizer, linear, device, done.epochs, done.best_epoch, seen)
 
 
 def _copy(model_dir: Path) -> _Learnt:
@@ -180,8 +187,8 @@ def _write(job: _Job, learnt: _Learnt, folder: Path) -> tuple[Manifest, dict[str
     learnt.write(folder / MODEL_FILE)
     (folder / TOKENIZER_FILE).write_bytes(learnt.tokenizer)
     write_manifest(folder, _manifest(job, folder, 1.0, threshold=0.0))
-    # Whatever can be is fitted on what will be served, which is the exported graph.
-    head = _head(lesson, learnt.linear, Classifier.load(folder))
+    # Whatever can be is fitted on what will be served, which is the exported graph. A copied one has other labels yet.
+    head = _head(lesson, learnt.linear, Classifier.load(job.head_of or folder))
     replace_head(folder / MODEL_FILE, head)
     write_manifest(folder, _manifest(job, folder, head.temperature, threshold=0.0))
     served = _serve(Classifier.load(folder), [example.text for example in lesson.validation])
@@ -189,7 +196,7 @@ def _write(job: _Job, learnt: _Learnt, folder: Path) -> tuple[Manifest, dict[str
     threshold = choose_threshold(served, truth, head.outside, lesson.recipe.wrong_cost)
     manifest = _manifest(job, folder, head.temperature, threshold)
     write_manifest(folder, manifest)
-    return manifest, {} if learnt.scores is None else _parity(learnt.scores, served)
+    return manifest, {} if learnt.vectors is None else _parity(head.probabilities(learnt.vectors), served)
 
 
 def _head(lesson: Lesson, linear: Linear | None, encoder: Classifier) -> Head:
@@ -259,15 +266,18 @@ def _serve(classifier: Classifier, texts: Sequence[str]) -> NDArray[np.float64]:
     return np.concatenate([classifier.probabilities([text]) for text in texts]).astype(np.float64)
 
 
-def _parity(scores: NDArray[np.float64], served: NDArray[np.float64]) -> dict[str, Any]:
-    """Compare the logits ``[n, labels]`` of the network with the probabilities ``[n, labels]`` of the exported graph.
-
-    The labels only: the graph's probabilities are calibrated, and know the distance.
-    """
-    agreement = float((scores.argmax(axis=1) == served.argmax(axis=1)).mean())
+def _parity(wanted: NDArray[np.float64], served: NDArray[np.float64]) -> dict[str, Any]:
+    """Compare probabilities ``[n, labels]``: those of the network with the fitted head, and those of the graph."""
+    agreement = float((wanted.argmax(axis=1) == served.argmax(axis=1)).mean())
     if agreement < _LOWEST_AGREEMENT:
         raise TrainingError(f"the exported model agrees with the network on {agreement:.1%} of the validation texts")
-    return {"texts": len(served), "label_agreement": agreement}
+    apart = abs(wanted - served).max(axis=1)
+    return {
+        "texts": len(served),
+        "label_agreement": agreement,
+        "largest_difference": round(float(apart.max()), 4),
+        "mean_difference": round(float(apart.mean()), 4),
+    }
 
 
 def _summary(evaluation: dict[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from intent.network import IntentNetwork
 from intent.recipe import Lesson
 from tasks.contracts.base import canonical, sha256
 
-_OF_STUDENTS: Final = {"layers", "distil_epochs", "label_share", "wrong_cost"}
+_LATER: Final = {"layers", "precision", "distil_epochs", "label_share", "wrong_cost"}
 """Of the recipe, what a teacher's weights do not depend on."""
 
 
@@ -41,6 +41,6 @@ def recall(network: IntentNetwork, file: Path | None, lesson: Lesson) -> Fit | N
 
 
 def _name(network: IntentNetwork, lesson: Lesson) -> str:
-    recipe = {name: value for name, value in lesson.recipe.model_dump(mode="json").items() if name not in _OF_STUDENTS}
+    recipe = {name: value for name, value in lesson.recipe.model_dump(mode="json").items() if name not in _LATER}
     shapes = [[name, list(value.shape)] for name, value in network.state_dict().items()]
     return sha256(canonical([digest(lesson.examples), digest(lesson.validation), recipe, lesson.seed, shapes]))

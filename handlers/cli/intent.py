@@ -87,6 +87,7 @@ def evaluate(ctx: click.Context, *, file: Path, model_dir: Path | None, threshol
 @click.option("--out", type=_FILE, required=True, help="The directory to write the model to.")
 @click.option("--base", type=_FILE, help="A Hugging Face BERT directory (default: MiniLM).")
 @click.option("--layers", type=click.IntRange(1), help="A smaller network of so many layers learns from the whole one.")
+@click.option("--precision", type=click.Choice(["int8", "fp16"]), help="int8 for CPUs (default), fp16 for GPUs.")
 @click.option("--keep-weights", "weights", type=_FILE, help="Keep the whole one in this file, for other --layers.")
 @click.option("--head-of", type=_FILE, help="Fit only a new head on the encoder of this model directory: seconds.")
 @click.option("--validation", type=_FILE, help="Examples for early stopping, calibration and threshold.")
@@ -106,9 +107,9 @@ def train(
     from intent.train import train as fit
 
     settings_of(ctx)
-    if chosen["head_of"] and any(chosen[name] for name in ("base", "layers", "weights", "epochs")):
+    if chosen["head_of"] and any(chosen[name] for name in ("base", "layers", "precision", "weights", "epochs")):
         raise click.UsageError(
-            "--head-of keeps the encoder as it is: --base, --layers, --keep-weights, --epochs do not apply"
+            "--head-of keeps the encoder as it is: --base, --layers, --precision, --keep-weights, --epochs do not apply"
         )
     report = fit(
         [example for file in files for example in read_examples(file)],

@@ -1,5 +1,6 @@
 """A whole training run on a tiny BERT made on the spot. Skipped where PyTorch is not installed."""
 
+import shutil
 import sys
 from importlib import util
 
@@ -19,18 +20,19 @@ pytestmark = [
         not all(map(util.find_spec, ("torch", "transformers", "onnx", "onnxruntime"))),
         reason="needs PyTorch, Transformers and ONNX: pip install 'sluice[train,cpu]'",
     ),
-    pytest.mark.filterwarnings("ignore"),  # PyTorch's and the quantiser's own
+    pytest.mark.filterwarnings("ignore"),  # PyTorch's own
 ]
 
 NOUNS = ["order", "report", "ticket", "invoice", "customer", "meeting", "server", "letter", "budget", "team"]
 EXAMPLES = [Example(f"{intent} the {a} {b}", intent) for intent in Intent for a in NOUNS for b in NOUNS[:4]]
 HOLDOUT = [Example(f"{intent} my {noun}", intent) for intent in Intent for noun in NOUNS]
-RECIPE = Recipe(epochs=6, encoder_rate=5e-3, head_rate=2e-2, max_length=16, bare_share=0.0)
+RECIPE = Recipe(epochs=8, encoder_rate=5e-3, head_rate=2e-2, max_length=16, bare_share=0.0)
 
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+    from torch import manual_seed
     from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
@@ -50,6 +52,7 @@ def base(tmp_path_factory):
         intermediate_size=64,
         max_position_embeddings=32,
     )
+    manual_seed(0)
     BertModel(config).save_pretrained(path)
     return path
 
@@ -83,6 +86,41 @@ def test_the_report_is_json_and_matches_the_manifest(trained) -> None:
     assert manifest["metrics"]["holdout"]["accuracy"] == told["holdout"]["accuracy"]
     assert set(manifest["data"]) == {"train", "validation", "holdout"}
     assert manifest["recipe"]["seed"] == 0
+
+
+def test_the_graph_says_what_the_network_says(trained) -> None:
+    _, report = trained
+    assert report.parity["label_agreement"] > 0.95
+    assert report.parity["largest_difference"] < 0.3
+
+
+def test_half_precision_loses_next_to_nothing_and_runs_without_a_gpu_too(base, tmp_path) -> None:
+    report = train(EXAMPLES, tmp_path / "half", base=base, recipe=RECIPE, precision="fp16")
+    assert report.parity["label_agreement"] > 0.99
+    assert report.parity["largest_difference"] < 0.02
+    classifier = Classifier.load(tmp_path / "half")
+    assert classifier.classify(["call_api the server meeting"])[0].label == "call_api"
+    alone = [classifier.probabilities([e.text])[0] for e in HOLDOUT[:16]]
+    assert abs(classifier.probabilities([e.text for e in HOLDOUT[:16]]) - alone).max() < 0.01
+    train(EXAMPLES, tmp_path / "again", head_of=tmp_path / "half", recipe=RECIPE)
+    assert Classifier.load(tmp_path / "again").manifest.recipe["precision"] == "fp16"
+
+
+def test_padding_changes_nothing(base, tmp_path) -> None:
+    train(EXAMPLES, tmp_path / "half", base=base, recipe=RECIPE, epochs=1, precision="fp16")
+    classifier = Classifier.load(tmp_path / "half")
+    short, long = classifier.encode("plan_task my team"), classifier.encode("plan_task my team my order my report my")
+    together = classifier._run([short, long])
+    assert abs(together[0] - classifier._run([short])[0]).max() < 0.01
+    assert abs(together[1] - classifier._run([long])[0]).max() < 0.01
+
+
+def test_another_kind_of_encoder_is_refused(base, tmp_path) -> None:
+    other = shutil.copytree(base, tmp_path / "relu")
+    config = orjson.loads((other / "config.json").read_bytes())
+    (other / "config.json").write_bytes(orjson.dumps(config | {"hidden_act": "relu"}))
+    with pytest.raises(TrainingError, match="only BERT with gelu"):
+        train(EXAMPLES, tmp_path / "model", base=other, recipe=RECIPE, epochs=1)
 
 
 def test_a_new_label_needs_only_a_new_head(trained, tmp_path) -> None:

@@ -33,11 +33,11 @@ PROBABILITIES = np.array([[0.9, 0.1, 0.0], [0.6, 0.4, 0.0], [0.55, 0.45, 0.0], [
 @pytest.mark.parametrize(
     ("truth", "cost", "threshold"),
     [
-        ([0, 0, 0, 2], 2.0, 0.0),  # all are right: nothing to spare
-        ([0, 0, 1, 2], 2.0, 0.56),  # one is wrong, and the least sure
-        ([0, 1, 0, 2], 1.5, 0.0),  # to spare the wrong one would cost a right one more than it is worth
-        ([0, 1, 0, 2], 3.0, 0.61),
-        ([0, 2, 2, 2], 1.0, 0.61),  # out of scope, and not recognised by the label alone
+        ([0, 0, 0, 2], 2.0, 0.28),  # all are right: anything up to the least sure will do
+        ([0, 0, 1, 2], 2.0, 0.58),  # one is wrong, and the least sure
+        ([0, 1, 0, 2], 1.5, 0.28),  # to spare the wrong one would cost a right one more than it is worth
+        ([0, 1, 0, 2], 3.0, 0.76),
+        ([0, 2, 2, 2], 1.0, 0.76),  # out of scope, and not recognised by the label alone
     ],
 )
 def test_the_threshold_weighs_wrong_answers_against_missing_ones(truth, cost, threshold) -> None:
