@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from datetime import datetime
 from typing import Protocol
 
+from msgspec import Struct
+
+from tasks.contracts.base import utc_now
 from tasks.errors import AlreadyExists, NotFound
+
+
+class Found(Struct, frozen=True):
+    """What a listing says of an object: ``size`` in bytes, and when it was written last."""
+
+    key: str
+    size: int
+    modified: datetime
 
 
 class ObjectStore(Protocol):
@@ -23,21 +35,34 @@ class ObjectStore(Protocol):
     async def exists(self, key: str) -> bool:
         """Tell whether ``key`` exists."""
 
+    async def replace(self, key: str, data: bytes) -> None:
+        """Write ``data`` over what is at ``key``. Only for taking contents away: whatever counts is created once."""
+
     def list(self, prefix: str, *, after: str = "") -> AsyncIterator[str]:
         """Yield the keys under ``prefix`` (it ends in ``/``), sorted; with ``after`` those that sort after it."""
+
+    def scan(self, prefix: str) -> AsyncIterator[Found]:
+        """Yield what a listing says of the objects under ``prefix`` (it ends in ``/``), sorted by key."""
 
 
 class MemoryObjectStore:
     """An object store in a dictionary. For unit tests."""
 
-    def __init__(self) -> None:
+    def __init__(self, now: Callable[[], datetime] = utc_now) -> None:
         self.objects: dict[str, bytes] = {}
+        self._now = now
+        self._modified: dict[str, datetime] = {}
 
     async def create(self, key: str, data: bytes) -> None:
         """See :class:`ObjectStore`."""
         if key in self.objects:
             raise AlreadyExists(key)
+        await self.replace(key, data)
+
+    async def replace(self, key: str, data: bytes) -> None:
+        """See :class:`ObjectStore`."""
         self.objects[key] = data
+        self._modified[key] = self._now()
 
     async def get(self, key: str) -> bytes:
         """See :class:`ObjectStore`."""
@@ -59,3 +84,8 @@ class MemoryObjectStore:
         for key in sorted(self.objects):
             if key.startswith(prefix) and key > after:
                 yield key
+
+    async def scan(self, prefix: str) -> AsyncIterator[Found]:
+        """See :class:`ObjectStore`."""
+        async for key in self.list(prefix):
+            yield Found(key, len(self.objects[key]), self._modified.get(key, self._now()))
