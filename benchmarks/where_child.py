@@ -31,6 +31,7 @@ from tasks.settings import PoolSettings, ScalingSettings, Settings
 from tasks.settings_load import load
 from tasks.stores.bodies import BodyStore
 from tasks.stores.connect import Stores, connect
+from tasks.stores.escalations import EscalationStore
 from tasks.stores.objects import MemoryObjectStore
 from tasks.stores.results import ResultStore
 from tasks.stores.sessions import SessionStore
@@ -122,7 +123,12 @@ def _stores_without(off: str) -> Callable[[Settings], Stores]:
         if off == "object store":
             bodies = BodyStore(memory, inline_bytes=settings.queue.inline_bytes)
             return replace(
-                stores, data=memory, bodies=bodies, results=ResultStore(memory), sessions=SessionStore(memory)
+                stores,
+                data=memory,
+                bodies=bodies,
+                results=ResultStore(memory),
+                sessions=SessionStore(memory),
+                escalations=EscalationStore(memory),
             )
         return stores
 

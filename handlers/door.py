@@ -92,14 +92,16 @@ class Door:
     async def admit(self, requests: Sequence[Request], *, caller: Caller) -> tuple[list[Outcome], list[Row]]:
         """Write ``requests`` into the register; return the outcomes, and the rows to :meth:`announce`.
 
-        Raises :class:`InvalidInput` for the first one whose intent has no route; then none is accepted. What the caller
-        may not ask for is :class:`Denied`, and so recorded, before anything else is looked at.
+        Raises :class:`InvalidInput` for the first one whose intent has no route, or that names an attachment which is
+        not the tenant's; then none is accepted. What the caller may not ask for is :class:`Denied`, and so recorded,
+        before anything else is looked at.
 
         When this returns, what is :class:`Accepted` is durable: if nobody announces it, the sweeper does. If the
         process dies earlier, a request is either not in the register, or the sweeper brings it onto its queue.
         """
         for request in requests:
             self._check_intent(request)
+            _check_attachments(request)
         outcomes: list[Outcome | None] = [*await self._denials(requests, caller)]
         welcome = [place for place, denied in enumerate(outcomes) if denied is None]
         # Before anything is written: what is open may be begun at any time.
@@ -245,6 +247,13 @@ class Door:
             resource=row.queue,
             details={"digest": row.digest, "door": self._name},
         )
+
+
+def _check_attachments(request: Request) -> None:
+    for number, key in enumerate(request.attachments):
+        if not keys.is_attachment(request.tenant, key):
+            prefix = keys.attachment_prefix(request.tenant)
+            raise InvalidInput(f"request {request.id}: attachments.{number}: {key!r} does not lie under {prefix}")
 
 
 def _conflict(request_id: str) -> Conflict:

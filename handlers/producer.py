@@ -197,7 +197,9 @@ class AsyncProducer:
             await asyncio.wait(self._announcing)
 
     async def result(self, request_id: str, timeout: float | None = None, *, tenant: str | None = None) -> Result:
-        """Wait for a result, at most ``timeout`` seconds.
+        """Wait for the result of a request's newest revision, at most ``timeout`` seconds.
+
+        What was escalated is done, until somebody answers: then a revision is open, and its result is waited for.
 
         Raises:
             ResultTimeout: the request is not done yet.
@@ -248,7 +250,7 @@ class AsyncProducer:
                 await asyncio.sleep(max(pause, len(waiting) * _POLL_SECONDS_EACH))
 
     async def _finished(self, tenant: str, request_id: str) -> Result:
-        result = await self._stores.results.get(tenant, request_id)
+        result = await self._stores.results.newest(tenant, request_id)
         if result is None:
             raise NotFound(f"no request {request_id!r} of tenant {tenant!r}")
         return result

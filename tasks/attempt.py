@@ -14,14 +14,17 @@ from tasks.access.grants import Grant
 from tasks.audit.stream import AuditStream
 from tasks.contracts.message import Message
 from tasks.contracts.result import ErrorInfo
-from tasks.errors import InvalidInput, MalformedMessage, ModelRefused, NotReady, SluiceError
+from tasks.errors import CallInDoubt, InvalidInput, LimitExceeded, MalformedMessage, ModelRefused, NotReady, SluiceError
 from tasks.finish import Finisher
 from tasks.heartbeat import Heartbeat
 from tasks.settings import Settings
 from tasks.stores.bodies import BodyStore
 from tasks.stores.broker import Broker
+from tasks.stores.escalations import EscalationStore
+from tasks.stores.journal import JournalStore
+from tasks.stores.plans import PlanStore
 from tasks.stores.register import Register
-from tasks.stores.relay import Relay
+from tasks.stores.relay import Relay, reference_of
 from tasks.stores.results import ResultStore
 from tasks.stores.sessions import SessionStore
 
@@ -34,7 +37,7 @@ class Disposition(Enum):
 
 
 class Deps(Struct, frozen=True):
-    """Everything that a hop works with."""
+    """Everything that a hop works with. ``place`` says which pool, or shard of it, gets work for an agent type."""
 
     settings: Settings
     worker: str
@@ -46,11 +49,15 @@ class Deps(Struct, frozen=True):
     relay: Relay
     bodies: BodyStore
     results: ResultStore
+    plans: PlanStore
+    journal: JournalStore
     sessions: SessionStore
+    escalations: EscalationStore
     finisher: Finisher
     heartbeat: Heartbeat
     now: Callable[[], datetime]
     redact: Callable[[str], str]
+    place: Callable[[str], str] = keys.agent_pool
 
 
 class Attempt(Struct, frozen=True):
@@ -64,8 +71,8 @@ class Attempt(Struct, frozen=True):
 
     @property
     def ref(self) -> str:
-        """Return the request's name in the register."""
-        return keys.ref(self.message.tenant, self.message.id)
+        """Return the name in the register of the request, or of the step."""
+        return reference_of(self.message)
 
 
 def describe(error: Exception) -> ErrorInfo:
@@ -76,4 +83,5 @@ def describe(error: Exception) -> ErrorInfo:
 
 def retryable(error: Exception) -> bool:
     """Tell whether trying again may help."""
-    return not isinstance(error, ModelRefused | InvalidInput | NotReady | MalformedMessage)
+    lost = ModelRefused | InvalidInput | NotReady | MalformedMessage | CallInDoubt | LimitExceeded
+    return not isinstance(error, lost)

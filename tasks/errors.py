@@ -164,10 +164,62 @@ class ModelRefused(ModelError):
     code = "model_refused"
 
 
+class ModelUnavailable(ModelError):
+    """A language model's endpoint takes no requests now; nothing was sent. ``retry_seconds`` says when it may again."""
+
+    code = "model_unavailable"
+
+    def __init__(self, message: str, *, retry_seconds: float) -> None:
+        super().__init__(message)
+        self.retry_seconds = retry_seconds
+
+
+class LimitExceeded(SluiceError):
+    """An agent used up its turns, tokens or tool calls without an answer. Trying again would use them up again."""
+
+    code = "limit_exceeded"
+
+
 class ToolError(SluiceError):
     """A tool could not do what it was asked. The agent sees the message and can react to it."""
 
     code = "tool"
+
+
+class InvalidPlan(InvalidInput):
+    """A plan whose steps cannot be run. The message names each fault and its step."""
+
+    code = "invalid_plan"
+
+
+class ToolRefused(ToolError):
+    """What the agent asked of a tool is not allowed. Nothing was done."""
+
+    code = "tool_refused"
+
+
+class ToolUnavailable(ToolError):
+    """What a tool needs does not answer. Nothing was done; trying again later may help."""
+
+    code = "tool_unavailable"
+
+
+class ToolFailed(ToolError):
+    """What a tool called says that it failed. That is its answer: it is not asked again on a retry."""
+
+    code = "tool_failed"
+
+
+class ToolUncertain(ToolError):
+    """A tool began and cannot tell whether it had its effect. It must not be tried again without care."""
+
+    code = "tool_uncertain"
+
+
+class CallInDoubt(SluiceError):
+    """A call that is not idempotent was begun and its end is unknown. It is not repeated: somebody has to look."""
+
+    code = "call_in_doubt"
 
 
 class TrainingError(SluiceError):

@@ -1,12 +1,13 @@
 """The ordered tail of every request. Each step is idempotent, so an attempt may die between any two of them.
 
-1. the audit records are durable, with the result's SHA-256; 2. the session's new version is created; 3. the result is
-created; 4. the dead letter is published (later also join notices and callbacks); 5. the register row is cleared;
-6. the message is acknowledged, by whoever called.
+1. the audit records are durable, with the result's SHA-256, and then the escalation where a person is to answer; 2. the
+session's new version is created; 3. the result is created; 4. the dead letter is published, and of a step those who
+waited for it (later also callbacks); 5. the register row is cleared; 6. the message is acknowledged, by whoever called.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Final
@@ -18,15 +19,18 @@ from tasks.access.quotas import spent
 from tasks.audit.stream import AuditStream
 from tasks.contracts.audit import Action, Event
 from tasks.contracts.base import sha256
+from tasks.contracts.escalation import Escalation, escalation_of
 from tasks.contracts.message import Message
 from tasks.contracts.result import ErrorInfo, Result, Status, Timings
 from tasks.contracts.session import SessionVersion
 from tasks.errors import AlreadyExists, SessionConflict
 from tasks.settings import QuotaSettings
 from tasks.stores.broker import Broker, Parcel
+from tasks.stores.escalations import EscalationStore
 from tasks.stores.register import Register
-from tasks.stores.relay import Relay, publish_waiting
-from tasks.stores.results import ResultStore
+from tasks.stores.relay import Relay, publish_waiting, reference_of
+from tasks.stores.results import ResultStore, key_of
+from tasks.stores.session_cache import Remembered
 from tasks.stores.sessions import SessionStore
 
 EXHAUSTED: Final = "attempts_exhausted"
@@ -59,6 +63,7 @@ class Finisher:
         audit: AuditStream,
         results: ResultStore,
         sessions: SessionStore,
+        escalations: EscalationStore,
         register: Register,
         broker: Broker,
         relay: Relay,
@@ -70,6 +75,7 @@ class Finisher:
         self._audit = audit
         self._results = results
         self._sessions = sessions
+        self._escalations = escalations
         self._register = register
         self._broker = broker
         self._relay = relay
@@ -85,24 +91,38 @@ class Finisher:
             SessionConflict: the session went on without this attempt, whose work is discarded and must be done again.
         """
         self.passed("begin")
-        await self._audit.commit([*outcome.events, written(outcome)])
+        result, version = outcome.result, outcome.session
+        escalation = None
+        if result.status is Status.ESCALATED and result.step is None:
+            escalation = escalation_of(result, outcome.message)
+        events = [*outcome.events, opened(escalation, outcome)] if escalation else outcome.events
+        await self._audit.commit([*events, written(outcome)])
         self.passed("audit")
-        result = outcome.result
-        if outcome.session is not None:
-            result = await self._save_session(outcome, outcome.session)
+        if escalation:
+            await self._escalations.create(escalation)
+            self.passed("escalation")
+        if version is not None:
+            result = await self._save_session(outcome, version)
             self.passed("session")
         standing = await self._results.create(result)
         self.passed("result")
         if standing.attempt != outcome.result.attempt:
             await self._audit.commit([discarded(outcome, standing)])
-        await self.close(outcome.message, standing)
+        if version is not None and standing is version.result:
+            # Not before the result is there. It goes first, so that the turn that is released next finds it.
+            await asyncio.gather(self._sessions.keep(version), self.close(outcome.message, standing))
+        else:
+            await self.close(outcome.message, standing)
         return standing
 
     async def close(self, message: Message, result: Result) -> None:
         """Run steps 4 and 5 for a request whose result is there."""
-        ref = keys.ref(message.tenant, message.id)
+        ref = reference_of(message)
         now = self._now().timestamp()
-        if result.error is not None and result.error.code == EXHAUSTED:
+        if message.step is not None:
+            await self._join(message, message.step, result, now)
+            self.passed("join")
+        elif result.error is not None and result.error.code == EXHAUSTED:
             await self._broker.publish([Parcel(keys.DEAD_LETTERS, ref, message.to_json(), now)])
         self.passed("notify")
         released = await self._register.clear(
@@ -120,6 +140,14 @@ class Finisher:
             self.passed("release")
         if self._quotas.of(message.tenant).max_running is not None:
             await self.release(message.tenant, most=_FREED)
+
+    async def _join(self, message: Message, step: str, result: Result, now: float) -> None:
+        """Publish what waited for a step: others that need it, or the request itself after the last one."""
+        ref, ok = keys.ref(message.tenant, message.id), result.status is Status.SUCCEEDED
+        freed = await self._register.join(ref, revision=message.revision, step=step, ok=ok, now=now)
+        # If this process dies here, the sweeper does it.
+        for other in freed:
+            await publish_waiting(other, self._register, self._relay, now=now)
 
     async def release(self, tenant: str, *, most: int) -> int:
         """Publish requests that waited for a slot of ``tenant`` and have one now; return how many.
@@ -146,30 +174,45 @@ class Finisher:
         try:
             await self._sessions.create(version)
         except AlreadyExists:
-            latest = await self._sessions.latest(version.tenant, version.session_id)
-            mine = (version.result.request_id, version.result.revision)
-            if latest is None or (latest.result.request_id, latest.result.revision) != mine:
-                await self._audit.commit([discarded(outcome, latest.result if latest else None)])
+            hint = Remembered(version.version)
+            latest = await self._sessions.latest(version.tenant, version.session_id, hint=hint)
+            standing = latest.result if latest else None
+            if latest is None or standing is None or latest.turn != version.turn:
+                await self._audit.commit([discarded(outcome, standing)])
                 raise SessionConflict(f"{version.session_id}: another request took version {version.version}") from None
-            return latest.result
-        return version.result
+            return standing
+        return outcome.result
 
 
 def written(outcome: Outcome) -> Event:
     """Return the record that announces a result, with the digest of its bytes."""
     result = outcome.result
     return Event(
-        action=Action.RESULT_WRITTEN,
+        action=Action.STEP_FINISHED if result.step else Action.RESULT_WRITTEN,
         actor=outcome.actor,
         tenant=result.tenant,
         request_id=result.request_id,
-        resource=keys.result(result.tenant, result.request_id, result.revision),
+        resource=key_of(result),
         reason=result.error.code if result.error else "",
         details={
             "sha256": sha256(result.to_bytes()),
             "status": result.status.value,
             "attempt": result.attempt,
+            **({"step": result.step} if result.step else {}),
         },
+    )
+
+
+def opened(escalation: Escalation, outcome: Outcome) -> Event:
+    """Return the record that a person is to answer."""
+    return Event(
+        action=Action.ESCALATION_OPENED,
+        actor=outcome.actor,
+        tenant=escalation.tenant,
+        request_id=escalation.request_id,
+        resource=keys.escalation(escalation.tenant, escalation.request_id, escalation.revision),
+        reason=escalation.reason,
+        details={"attempt": escalation.attempt},
     )
 
 
@@ -181,7 +224,7 @@ def discarded(outcome: Outcome, standing: Result | None) -> Event:
         actor=outcome.actor,
         tenant=result.tenant,
         request_id=result.request_id,
-        resource=keys.result(result.tenant, result.request_id, result.revision),
+        resource=key_of(result),
         reason="another attempt was first",
         details={"attempt": result.attempt, "standing": standing.attempt if standing else ""},
     )
@@ -200,6 +243,7 @@ def unanswered(
     return Result(
         request_id=message.id,
         revision=message.revision,
+        step=message.step,
         tenant=message.tenant,
         status=status,
         intent=message.intent,

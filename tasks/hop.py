@@ -25,11 +25,13 @@ from tasks.errors import (
     ForgedMessage,
     LeaseLost,
     MalformedMessage,
+    ModelUnavailable,
     NewerSchema,
     SessionConflict,
     StoreError,
 )
 from tasks.finish import EXHAUSTED, Outcome, unanswered
+from tasks.join import may_have_plan, with_tree
 from tasks.leases import Leases
 from tasks.log import bound, get_logger
 from tasks.refuse import Refusals
@@ -57,8 +59,10 @@ class Hop(ABC):
     async def attempt(self, attempt: Attempt, request: Asked) -> None:
         """Do the hop's work and hand the request on or end it."""
 
-    def check(self, message: Message) -> None:  # noqa: B027  the first hop has nothing to check
+    def check(self, message: Message) -> None:
         """Raise :class:`MalformedMessage` if no hop before this one can have sent ``message``."""
+        if (message.body.encoding == "plan") != (message.step is not None):
+            raise MalformedMessage(f"{message.id}: a step has its body in the plan, and nothing else has")
 
     async def give_up(self, attempt: Attempt, error: ErrorInfo) -> None:
         """End the request after its last attempt."""
@@ -82,7 +86,7 @@ class Hop(ABC):
         except MalformedMessage as error:
             await self._refusals.quarantine(raw, error)
             return Disposition.ACK
-        with bound(request_id=message.id, tenant=message.tenant):
+        with bound(request_id=message.id, tenant=message.tenant, **_which(message)):
             return await self._lead(message, grant, raw, tag)
 
     async def _lead(self, message: Message, grant: Grant, raw: dict[str, Any], tag: str) -> Disposition:
@@ -90,7 +94,7 @@ class Hop(ABC):
         try:
             text = _spelt(message, raw)
             self.check(message)
-            if message.body.encoding != "object":
+            if message.body.encoding in {"json", "zlib"}:
                 asked = self._granted(message, decode_body(message.body))
         except MalformedMessage as error:
             # Not what was accepted: whoever wrote it must not be able to spend the attempts of the one who was.
@@ -129,7 +133,7 @@ class Hop(ABC):
     async def _try(self, attempt: Attempt, verdict: Verdict, asked: Asked | None) -> None:
         message = attempt.message
         if attempt.number > 1:
-            standing = await self.deps.results.get(message.tenant, message.id, message.revision)
+            standing = await self.deps.results.get(message.tenant, message.id, message.revision, message.step)
             if standing:
                 await self.deps.finisher.close(message, standing)
                 return
@@ -142,8 +146,8 @@ class Hop(ABC):
             return
         try:
             await self.deps.gate.standing(attempt.grant)
-            request = asked or await self._request(message)
-            for act, name in asked_for(request.intent, request.model):
+            request = asked or await self.read(attempt)
+            for act, name in asked_for(request.intent, request.model, request.attachments):
                 self.allow(attempt, act, name)
             await self.attempt(attempt, request)
         except LeaseLost:
@@ -157,7 +161,14 @@ class Hop(ABC):
         except Exception as error:  # noqa: BLE001  whatever an agent, tool or store raises must not lose the request
             await self._failed(attempt, error)
 
-    async def _request(self, message: Message) -> Asked:
+    async def read(self, attempt: Attempt) -> Asked:
+        """Return what is asked where the message does not hold it.
+
+        Raises:
+            StoreError: it is not in object storage.
+            ForgedMessage: it is not what was granted.
+        """
+        message = attempt.message
         body = await self.deps.bodies.unpack(message)
         if body is None:
             raise StoreError(f"{message.id}: its body is not in object storage")
@@ -201,7 +212,7 @@ class Hop(ABC):
 
         Tells whether it is the very message that the register has: anything else nobody waits for.
         """
-        ref = keys.ref(str(raw.get("tenant", "")), str(raw.get("id", "")))
+        ref = keys.ref(str(raw.get("tenant", "")), str(raw.get("id", "")), raw.get("revision", 1), raw.get("step"))
         row = await self.deps.register.get(ref)
         try:
             is_ours = row is not None and canonical(raw).decode() == row.message
@@ -227,6 +238,8 @@ class Hop(ABC):
             await self.give_up(attempt, ErrorInfo(code=EXHAUSTED, message=reason))
         else:
             pause = min(queue.retry_seconds * 2 ** (attempt.number - 1), _MAX_RETRY_SECONDS)
+            if isinstance(error, ModelUnavailable):
+                pause = max(pause, error.retry_seconds)  # before that an attempt would be spent for nothing
             due = self.deps.now().timestamp() + pause
             await self.deps.register.postpone(attempt.ref, attempt.id, due=due, counted=True)
 
@@ -257,9 +270,10 @@ class Hop(ABC):
             now=self.deps.now(),
             started_at=attempt.started_at,
         )
-        extra = (
-            [self.event(attempt, Action.REQUEST_DEAD_LETTERED, reason=error.message)] if error.code == EXHAUSTED else []
-        )
+        if may_have_plan(self.deps.settings, attempt.message):
+            result = await with_tree(result, self.deps.plans, self.deps.results, self.deps.redact)
+        is_dead = error.code == EXHAUSTED and attempt.message.step is None
+        extra = [self.event(attempt, Action.REQUEST_DEAD_LETTERED, reason=error.message)] if is_dead else []
         await self.deps.finisher.finish(Outcome(attempt.message, result, actor=self.deps.worker, events=extra))
 
     def event(self, attempt: Attempt, action: Action, *, resource: str = "", reason: str = "", **details: Any) -> Event:
@@ -271,8 +285,12 @@ class Hop(ABC):
             request_id=attempt.message.id,
             resource=resource or self.deps.pool,
             reason=reason,
-            details={"attempt": attempt.id, "number": attempt.number, **details},
+            details={"attempt": attempt.id, "number": attempt.number, **_which(attempt.message), **details},
         )
+
+
+def _which(message: Message) -> dict[str, str]:
+    return {"step": message.step} if message.step else {}
 
 
 def _spelt(message: Message, raw: dict[str, Any]) -> bytes:

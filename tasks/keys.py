@@ -20,10 +20,26 @@ def agent_pool(agent_type: str) -> str:
     return f"agents.{agent_type}"
 
 
+def shard_pool(pool: str, shard: str) -> str:
+    """Return the name of the pool that is ``shard`` of ``pool``."""
+    return f"{pool}@{shard}"
+
+
+def base_pool(pool: str) -> str:
+    """Return the pool that ``pool`` is a shard of, or itself where it is none."""
+    return pool.partition("@")[0]
+
+
+def shard_of(pool: str) -> str:
+    """Return which shard ``pool`` is, empty where it is none."""
+    return pool.partition("@")[2]
+
+
 def queue(pool: str, priority: str) -> str:
     """Return the queue of ``pool`` for ``priority`` (``normal`` or ``high``)."""
-    base = "requests" if pool == INTENT_POOL else pool
-    return f"{base}.high" if priority == "high" else base
+    name, at, shard = pool.partition("@")
+    base = "requests" if name == INTENT_POOL else name
+    return f"{base}.high{at}{shard}" if priority == "high" else f"{base}{at}{shard}"
 
 
 def queues(pool: str) -> tuple[str, str]:
@@ -72,9 +88,34 @@ def unacked_index(pool: str) -> str:
 # Register -----------------------------------------------------------------------------------------
 
 
-def ref(tenant: str, request_id: str) -> str:
-    """Return the name of a request in the register: unique across tenants."""
-    return f"{tenant}/{request_id}"
+def ref(tenant: str, request_id: str, revision: int = 1, step: str | None = None) -> str:
+    """Return the name of a request in the register: unique across tenants. With ``step`` that of a step of its plan."""
+    return f"{tenant}/{row_id(request_id, revision, step)}"
+
+
+def row_id(request_id: str, revision: int, step: str | None) -> str:
+    """Return the id of a row: the request's own, or that of a step of one of its revisions."""
+    return f"{plan_ref(request_id, revision)}.{step}" if step else request_id
+
+
+def plan_ref(reference: str, revision: int) -> str:
+    """Return what the refs of all steps of a revision begin with, before a dot. No id has a ``#``."""
+    return f"{reference}#r{revision}"
+
+
+def request_of(row: str) -> str:
+    """Return the id (or ref) of the request that the id (or ref) of a row belongs to."""
+    return row.partition("#")[0]
+
+
+def step_of(row: str) -> str:
+    """Return the id of the step that the id (or ref) of a row names, empty where it is the request itself."""
+    return row.partition("#")[2].partition(".")[2]
+
+
+def joined(plan_reference: str) -> str:
+    """Return the set of the steps of a plan that have ended; see :func:`plan_ref`."""
+    return f"{PREFIX}:joined:{plan_reference}"
 
 
 def row(reference: str) -> str:
@@ -90,6 +131,11 @@ def done(reference: str) -> str:
 def session_line(tenant: str, session_id: str) -> str:
     """Return the list of open requests of a session, oldest first."""
     return f"{PREFIX}:session:{tenant}/{session_id}"
+
+
+def session_cache(tenant: str, session_id: str) -> str:
+    """Return the hash that holds a copy of a session's newest version, with expiry. Losing it costs a listing."""
+    return f"{PREFIX}:session_cache:{tenant}/{session_id}"
 
 
 def queued(queue_name: str) -> str:
@@ -126,9 +172,17 @@ UNPUBLISHED: Final = f"{PREFIX}:unpublished"
 DEADLINES: Final = f"{PREFIX}:deadlines"
 """Sorted set of the open requests that have a deadline, by it."""
 WORKERS: Final = f"{PREFIX}:workers"
-"""Hash of the live workers: name to JSON of pool, pid, host, model version, and time of the last heartbeat."""
+"""Hash of the live workers: name to JSON of pool, pid, host, model version, load, and time of the last heartbeat."""
 POOLS: Final = f"{PREFIX}:pools"
 """Hash of what the autoscaler last saw and wanted: pool to JSON."""
+
+
+WEIGHTS: Final = f"{PREFIX}:weights"
+"""JSON of the weights of the shards, with expiry: see :class:`tasks.contracts.weights.Weights`."""
+COORDINATOR: Final = f"{PREFIX}:coordinator"
+"""Hash with expiry: who may write the weights (``holder``), by which fencing token (``token``)."""
+COORDINATOR_FENCE: Final = f"{PREFIX}:coordinator_fence"
+"""Counter of the fencing tokens that were given out."""
 
 
 def canary(family: str, number: int) -> str:
@@ -174,6 +228,16 @@ def result(tenant: str, request_id: str, revision: int = 1) -> str:
     return f"results/{tenant}/{request_id}{suffix}.json"
 
 
+def plan(tenant: str, request_id: str, revision: int = 1) -> str:
+    """Return the key of the plan of a revision of a request."""
+    return f"plans/{tenant}/{request_id}.r{revision}.json"
+
+
+def step_result(tenant: str, request_id: str, revision: int, step: str) -> str:
+    """Return the key of the result of one step of a plan."""
+    return f"steps/{tenant}/{request_id}.r{revision}/{step}.json"
+
+
 def body(tenant: str, request_id: str, digest: str) -> str:
     """Return the key of a request body that was too large for its message."""
     return f"bodies/{tenant}/{request_id}~{digest}.json"
@@ -191,7 +255,77 @@ def session(tenant: str, session_id: str, version: int) -> str:
 
 def session_prefix(tenant: str, session_id: str) -> str:
     """Return the prefix of all versions of a session. The ``~`` keeps an id of dots from being a path."""
-    return f"sessions/{tenant}/{session_id}~/"
+    return f"{sessions(tenant)}{session_id}~/"
+
+
+def sessions(tenant: str) -> str:
+    """Return the prefix of all sessions of a tenant."""
+    return f"sessions/{tenant}/"
+
+
+def parse_session(key: str) -> tuple[str, int]:
+    """Return session id and version; raises :class:`ValueError` where ``key`` is none of a session's version."""
+    _, _, folder, name = key.split("/")
+    return folder.removesuffix("~"), int(name.removesuffix(".json"))
+
+
+def escalations(tenant: str) -> str:
+    """Return the prefix of all escalations of a tenant, and of the answers to them."""
+    return f"escalations/{tenant}/"
+
+
+def escalation(tenant: str, request_id: str, revision: int) -> str:
+    """Return the key that says that a person is to answer: the revision that it names is the one that escalated."""
+    return f"{escalations(tenant)}{request_id}.r{revision}.json"
+
+
+def escalation_answer(tenant: str, request_id: str, revision: int) -> str:
+    """Return the key of a person's answer to an escalation."""
+    return f"{escalations(tenant)}{request_id}.r{revision}.answer.json"
+
+
+class EscalationKey(NamedTuple):
+    """What the key of an escalation, or of the answer to one, says."""
+
+    request_id: str
+    revision: int
+    is_answer: bool
+
+
+def parse_escalation(key: str) -> EscalationKey:
+    """Return the parts of the key of an escalation or its answer; raises :class:`ValueError` where it is none."""
+    found = _ESCALATION.fullmatch(key)
+    if not found:
+        raise ValueError(f"{key!r} is not the key of an escalation")
+    return EscalationKey(found[1], int(found[2]), found[3] is not None)
+
+
+def journal_prefix(tenant: str, request_id: str, revision: int, step: str) -> str:
+    """Return the prefix of the tool calls of one step, which is empty for a request that is no plan's."""
+    return f"journal/{tenant}/{request_id}.r{revision}~{step}/"
+
+
+def journal_entry(prefix: str, tool: str, digest: str, occurrence: int, state: str) -> str:
+    """Return the key that says that a tool call has ``begun`` or is ``done``."""
+    return f"{prefix}{tool}~{digest}~{occurrence:04d}.{state}.json"
+
+
+def parse_journal_entry(prefix: str, key: str) -> tuple[str, str, int, str]:
+    """Return tool, digest, occurrence and state; raises :class:`ValueError` where ``key`` is no such entry."""
+    tool, digest, rest = key.removeprefix(prefix).removesuffix(".json").split("~")
+    occurrence, state = rest.split(".")
+    return tool, digest, int(occurrence), state
+
+
+def attachment_prefix(tenant: str) -> str:
+    """Return the prefix under which a tenant's attachments lie."""
+    return f"attachments/{tenant}/"
+
+
+def is_attachment(tenant: str, key: str) -> bool:
+    """Tell whether ``key`` lies under a tenant's attachments, and says so plainly."""
+    parts = key.split("/")
+    return key.startswith(attachment_prefix(tenant)) and not {"", ".", ".."} & set(parts) and key.isprintable()
 
 
 def model_versions(family: str) -> str:
@@ -260,6 +394,7 @@ AUDIT_PREFIX: Final = "audit/"
 FIRST_YEAR: Final = 2000
 """Nothing is older: a time near the first year that a calendar knows cannot be looked back from."""
 _UNSAFE: Final = re.compile(r"[^A-Za-z0-9.-]")
+_ESCALATION: Final = re.compile(r"escalations/[^/]+/([^/]+)\.r([0-9]+)(\.answer)?\.json")
 _SEGMENT: Final = re.compile(
     r"audit/([2-9][0-9]{3})/([0-9]{2})/([0-9]{2})/([0-9]{2})/([0-9]{2})([0-9]{2})\.([0-9]{3})"
     r"~([A-Za-z0-9._+~-]+)~([0-9]{12})\.jsonl\.zst"

@@ -14,7 +14,7 @@ from tasks.contracts.row import Row, Stage
 from tasks.errors import LeaseLost, SluiceError, StoreError
 from tasks.log import get_logger
 from tasks.stores.register import Opened, Verdict
-from tasks.stores.relay import publish_waiting
+from tasks.stores.relay import publish_waiting, reference_of
 
 log = get_logger()
 
@@ -30,7 +30,7 @@ class Leases:
 
     async def begin(self, message: Message, text: bytes, holder: str, now: datetime) -> tuple[Verdict, int]:
         """Take the lease for ``message``, whose JSON is ``text``: what a newer version knows of it included."""
-        ref = keys.ref(message.tenant, message.id)
+        ref = reference_of(message)
         settings = self._deps.settings
         seal = sha1(text, usedforsecurity=False).hexdigest()
         for _ in range(2):
@@ -48,7 +48,7 @@ class Leases:
             )
             if begun.verdict is not Verdict.UNKNOWN:
                 return begun.verdict, begun.attempts
-            if await self._deps.results.get(message.tenant, message.id, message.revision):
+            if await self._deps.results.get(message.tenant, message.id, message.revision, message.step):
                 return Verdict.FINISHED, 0
             log.warning("row restored from its message: the register had lost it")
             if await self._restore_row(message, text) is Opened.FINISHED:
@@ -59,7 +59,7 @@ class Leases:
         now = self._deps.now().timestamp()
         row = Row(
             tenant=message.tenant,
-            id=message.id,
+            id=keys.row_id(message.id, message.revision, message.step),
             digest=message.digest,
             stage=self._stage,
             revision=message.revision,
@@ -75,7 +75,7 @@ class Leases:
 
     async def unbegin(self, message: Message, holder: str) -> bool:
         """Give back what was begun while this worker was told to stop; tell whether it was."""
-        ref, now = keys.ref(message.tenant, message.id), self._deps.now().timestamp()
+        ref, now = reference_of(message), self._deps.now().timestamp()
         try:
             await self._deps.register.postpone(ref, holder, due=now, counted=False)
             await publish_waiting(ref, self._deps.register, self._deps.relay, now=now)
@@ -102,7 +102,7 @@ class Leases:
         """Close a request whose result is there. There is little time: a store that is away is not waited for."""
         try:
             async with asyncio.timeout(_LOOK_SECONDS):
-                standing = await self._deps.results.get(message.tenant, message.id, message.revision)
+                standing = await self._deps.results.get(message.tenant, message.id, message.revision, message.step)
                 if standing:
                     await self._deps.finisher.close(message, standing)
                 return standing is not None

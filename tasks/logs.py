@@ -57,6 +57,8 @@ def configure(level: str, redactor: Redactor) -> None:
     number = logging.getLevelNamesMapping()[level]
     root.setLevel(max(number, logging.WARNING))
     logging.getLogger(LOGGER).setLevel(number)
+    # Its errors quote the conversation; they come to us too, and we say what failed.
+    logging.getLogger("autogen_core").setLevel(logging.CRITICAL)
 
     def uncaught(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
         sys.stderr.write(redactor.text("".join(format_exception(kind, error, traceback))))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable
 
-from tasks import keys
 from tasks.access.policy import Act
 from tasks.attempt import Attempt, Deps
 from tasks.contracts.asked import Asked
@@ -45,7 +44,7 @@ class Route(Hop):
             routed_at=self.deps.now(),
             classify_ms=round((time.perf_counter() - begun) * 1000, 3),
         )
-        pool = keys.agent_pool(agent_type)
+        pool = self.deps.place(agent_type)
         routed = self.event(
             attempt,
             Action.INTENT_OVERRIDE if request.intent else Action.INTENT_ROUTED,

@@ -12,10 +12,12 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from tasks import keys
 from tasks.access.gate import Gate, open_gate
 from tasks.access.redact import Redactor
+from tasks.access.seals import AgentSeals
 from tasks.access.signing import CHECKPOINT, Keys
 from tasks.access.sources import load_keys
 from tasks.attempt import Deps
@@ -29,14 +31,19 @@ from tasks.finish import Finisher
 from tasks.heartbeat import Heartbeat
 from tasks.hop import Hop
 from tasks.log import get_logger
+from tasks.reload import Reload
 from tasks.settings import Settings
+from tasks.settings_load import Source
 from tasks.stores.connect import Stores, connect
 from tasks.stores.objectlock import demand_lock
 from tasks.stores.s3 import witness_store
+from tasks.stores.session_cache import SessionCache
+from tasks.stores.sessions import SessionStore
 
 if TYPE_CHECKING:
     from intent.live import LiveModels
-    from tasks.agents.types import AgentRunner
+    from tasks.agents.types import AgentRunner, Planner
+    from tasks.load import Meter
     from tasks.route import Classify
     from tasks.seal import Sealer
     from tasks.sweep import Sweeper
@@ -58,6 +65,7 @@ def make_finisher(settings: Settings, stores: Stores, audit: AuditStream, now: N
         audit=audit,
         results=stores.results,
         sessions=stores.sessions,
+        escalations=stores.escalations,
         register=stores.register,
         broker=stores.broker,
         relay=stores.relay,
@@ -79,8 +87,9 @@ class _Served(Struct, frozen=True):
 class Worker:
     """A process that serves ``pools``: stores and audit stream are shared, the rest is each pool's own.
 
-    ``classify`` and ``runner`` stand in for the classifier and the agents of the settings. ``passed`` is told each step
-    that is done.
+    ``classify``, ``runner`` and ``planner`` stand in for the classifier and the agents of the settings; with ``runner``
+    alone nothing is planned. ``source`` is where the settings are read again from. ``passed`` is told each step that is
+    done.
     """
 
     def __init__(
@@ -91,6 +100,8 @@ class Worker:
         gate: Gate | None = None,
         classify: Classify | None = None,
         runner: AgentRunner | None = None,
+        planner: Planner | None = None,
+        source: Source | None = None,
         open_stores: Callable[[Settings], Stores] = connect,
         now: Now = utc_now,
         passed: Callable[[str], None] | None = None,
@@ -103,10 +114,15 @@ class Worker:
         self._given_gate = gate
         self._classify = classify
         self._runner = runner
+        self._planner = planner
         self._open_stores = open_stores
         self._now = now
         self._passed = passed
         self._models: LiveModels | None = None
+        self._place: Callable[[str], str] = keys.agent_pool
+        self._meter: Meter | None = None
+        self._source = source
+        self._reload: Reload | None = None
         self._served: list[_Served] = []
         self._stack = contextlib.AsyncExitStack()
 
@@ -114,10 +130,11 @@ class Worker:
         """Connect, load the model or the agents, start the heartbeats."""
         async with contextlib.AsyncExitStack() as stack:
             await demand_lock(self.settings)
-            self._stores = await stack.enter_async_context(self._open_stores(self.settings))
+            stores = await stack.enter_async_context(self._open_stores(self.settings))
+            self._stores = replace(stores, sessions=self._sessions(stores))
             self._audit = await stack.enter_async_context(
                 open_audit(
-                    "+".join(self.pools),
+                    "+".join(dict.fromkeys(map(keys.base_pool, self.pools))),  # a shard signs with its pool's key
                     self.settings,
                     self._stores,
                     keyset=self._keys,
@@ -131,6 +148,11 @@ class Worker:
             self._finisher = make_finisher(self.settings, self._stores, self._audit, self._now)
             if self._passed:
                 self._finisher.passed = self._passed
+            if self.settings.sharded:
+                self._place = self._coordinate(stack)
+            if self._source:
+                self._reload = self._reloading(self._source)
+                stack.push_async_callback(self._reload.close)
             for pool in self.pools:
                 self._served.append(await self._serve(pool, stack))
             self._stack = stack.pop_all()
@@ -167,6 +189,34 @@ class Worker:
         left = max(end - loop.time(), CANCEL_MARGIN_SECONDS)
         await asyncio.gather(*(consumer.drain(left) for consumer in consumers))
 
+    def _coordinate(self, stack: contextlib.AsyncExitStack) -> Callable[[str], str]:
+        """Take part in weighing the shards; return what chooses between them."""
+        from random import random
+
+        from tasks.coordinate import Coordinator
+        from tasks.shards import Placement
+        from tasks.stores.weights import WeightStore
+
+        stores = self._stores
+        placement = Placement(self.settings, random)
+        coordinator = Coordinator(
+            self.settings,
+            name=self.process,
+            board=stores.board,
+            broker=stores.broker,
+            store=WeightStore(stores.link),
+            placement=placement,
+            now=self._now,
+        )
+        stack.push_async_callback(_cancelled, asyncio.create_task(coordinator.run(), name="coordinate"))
+        return placement
+
+    def _sessions(self, stores: Stores) -> SessionStore:
+        """Return the sessions with a cache whose entries other workers believe."""
+        seals = AgentSeals(self._keys, "+".join(self.pools))
+        cache = SessionCache(stores.link, seconds=self.settings.sessions.cache_seconds, seals=seals)
+        return SessionStore(stores.data, cache)
+
     async def _serve(self, pool: str, stack: contextlib.AsyncExitStack) -> _Served:
         settings, stores = self.settings, self._stores
         heartbeat = Heartbeat(
@@ -188,11 +238,15 @@ class Worker:
             relay=stores.relay,
             bodies=stores.bodies,
             results=stores.results,
+            plans=stores.plans,
+            journal=stores.journal,
             sessions=stores.sessions,
+            escalations=stores.escalations,
             finisher=self._finisher,
             heartbeat=heartbeat,
             now=self._now,
             redact=self._redactor.text,
+            place=self._place,
         )
         hop = await self._route(deps, stack) if pool == keys.INTENT_POOL else self._work(deps, stack)
         beating = asyncio.create_task(heartbeat.run(), name=f"heartbeat {pool}")
@@ -227,11 +281,54 @@ class Worker:
         from tasks.work import Work
 
         if self._runner is None:
+            from tasks.agents.models.registry import ModelRegistry
+            from tasks.agents.planner import TeamPlanner
             from tasks.agents.team import TeamRunner
 
-            self._runner = TeamRunner(self.settings)
-            stack.push_async_callback(self._runner.close)
-        return Work(deps, self._runner)
+            models = ModelRegistry(self.settings)
+            runner = TeamRunner(self.settings, models=models, data=self._stores.data)
+            self._planner = self._planner or TeamPlanner(models, runner)
+            stack.push_async_callback(runner.close)
+            for agent in self.settings.agents:
+                if keys.agent_pool(agent.type) in map(keys.base_pool, self.pools):
+                    runner.check(agent)
+            self._runner = runner
+            if self.settings.model_cache.preload:
+                self._preload(runner, stack)
+        return Work(deps, self._runner, self._planner)
+
+    def reload(self) -> None:
+        """Begin to read the settings again, if it is known where they come from."""
+        if self._reload:
+            self._reload.soon()
+
+    def _reloading(self, source: Source) -> Reload:
+        return Reload(
+            source,
+            self.settings,
+            pools=self.pools,
+            apply=self._configure,
+            report=self._audit.report,
+            actor=self.process,
+        )
+
+    async def _configure(self, settings: Settings) -> None:
+        if self._runner:
+            await self._runner.configure(settings)
+        self.settings = settings
+        for served in self._served:
+            served.hop.deps = replace(served.hop.deps, settings=settings)
+
+    def _preload(self, runner: AgentRunner, stack: contextlib.AsyncExitStack) -> None:
+        """Begin to make the clients of the usual models; the first message need not wait for it."""
+        models = self.settings.model_cache.preload
+        preloading = asyncio.create_task(runner.preload(models), name="preload")
+
+        async def end() -> None:
+            preloading.cancel()
+            await asyncio.wait([preloading])
+
+        stack.push_async_callback(end)
 
     async def _beacon(self, pool: str, running: int) -> None:
         beat = {
@@ -242,17 +339,32 @@ class Worker:
             "running": running,
             "beat": self._now().timestamp(),
         }
+        if self._reload:
+            self._reload.look()
+        if keys.shard_of(pool):
+            beat["load"] = self._load(pool)
         if self._models and pool == keys.INTENT_POOL:
             beat |= self._models.facts
             await self._models.flush()
         await self._stores.board.beat(f"{pool}@{self.process}", beat)
 
+    def _load(self, pool: str) -> dict[str, float]:
+        if self._meter is None:
+            from tasks.load import Meter
+
+            self._meter = Meter()
+        return self._meter.load(self.settings.pool(pool).bandwidth_mbit).to_dict()
+
     async def _retire(self, pool: str, beating: asyncio.Task[None]) -> None:
-        beating.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await beating
+        await _cancelled(beating)
         with contextlib.suppress(StoreError):  # a board that is away will forget this worker by itself
             await self._stores.board.retire(f"{pool}@{self.process}")
+
+
+async def _cancelled(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
 
 
 def run(worker: Worker) -> None:
@@ -268,6 +380,7 @@ async def serve(worker: Worker) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
+    loop.add_signal_handler(signal.SIGHUP, worker.reload)
     async with worker:
         log.info("worker ready", worker=worker.process, pools=list(worker.pools))
         await worker.run(stopping)
@@ -299,7 +412,10 @@ async def open_sweeper(settings: Settings, *, now: Now = utc_now) -> AsyncIterat
             relay=stores.relay,
             audit=audit,
             gate=open_gate(settings, keys=keyset, revocations=stores.revocations, now=now),
+            plans=stores.plans,
+            results=stores.results,
             finisher=make_finisher(settings, stores, audit, now),
+            redact=Redactor.of(settings.auditing).text,
             now=now,
         )
 

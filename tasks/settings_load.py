@@ -9,12 +9,15 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final, Literal, TypeVar, get_args, get_origin
+from types import NoneType
+from typing import Annotated, Any, Final, Literal, TypeVar, get_args, get_origin
 
 import msgspec
 
 from tasks.errors import SettingsError
 from tasks.settings import Section, Settings
+from tasks.settings.base import Contradiction, Place, Problem
+from tasks.settings.tools import BUILT_IN_TOOLS, TOOL_ENTRY_POINTS
 
 DEFAULT_FILE: Final = "pipeline.yaml"
 ENVIRONMENT_FILE: Final = "env"
@@ -22,9 +25,6 @@ ENVIRONMENT_FILE: Final = "env"
 PREFIX: Final = "SLUICE_"
 
 S = TypeVar("S", bound=Section)
-Place = tuple[str, ...]
-"""Where a key is: the keys that lead to it, itself the last. Empty: the settings as a whole."""
-Problem = tuple[Place, str]
 
 
 def home() -> Path:
@@ -49,22 +49,65 @@ def load(path: Path | None = None) -> Settings:
     Where the embedded stack runs here and nothing else is configured, its servers are used.
 
     Raises:
-        SettingsError: names the file or the environment, and every key that is wrong.
+        SettingsError: names every key that is wrong, with its line in the file or its variable.
     """
     adopt_embedded_stack()
-    named = path or (Path(os.environ["SLUICE_CONFIG"]) if os.environ.get("SLUICE_CONFIG") else None)
-    file = named or Path(DEFAULT_FILE)
-    written = _read_file(file) if named or file.exists() else {}
+    file = settings_file(path)
+    written = _read_file(file) if file else {}
     overrides = _overrides(os.environ)
     values = written
     for place, value in overrides:
         values = _merged(values, _nested(place, value))
     try:
-        return _convert(values, Settings)
+        settings = _convert(values, Settings)
+        problems = list(_unknown_tools(settings))
     except msgspec.ValidationError as error:
         problems = _problems(Settings, values, error)
-        sources = {str(file): bool(written), "the environment": bool(overrides)}
-        raise SettingsError(_report(problems, sources, [place for place, _ in overrides])) from None
+    if problems:
+        from tasks.settings_report import report
+
+        told = report(problems, file, [place for place, _ in overrides], prefix=PREFIX)
+        raise SettingsError(told) from None
+    return settings
+
+
+def settings_file(path: Path | None = None) -> Path | None:
+    """Return the file that :func:`load` reads, ``None`` where there is none."""
+    named = path or (Path(os.environ["SLUICE_CONFIG"]) if os.environ.get("SLUICE_CONFIG") else None)
+    return named or (Path(DEFAULT_FILE) if Path(DEFAULT_FILE).exists() else None)
+
+
+class Source:
+    """Where one process has its settings from. Make it before they are loaded, so that no change is missed."""
+
+    def __init__(self, path: Path | None = None) -> None:
+        self._path = path
+        self._seen = self._stamp()
+
+    @property
+    def file(self) -> Path | None:
+        """Return the file that is read."""
+        return settings_file(self._path)
+
+    def changed(self) -> bool:
+        """Tell whether the file is another one than when this was last asked. A file that is away is no change."""
+        stamp = self._stamp()
+        if stamp is None or stamp == self._seen:
+            return False
+        self._seen = stamp
+        return True
+
+    def load(self) -> Settings:
+        """Read the settings; see :func:`load`."""
+        return load(self._path)
+
+    def _stamp(self) -> tuple[int, int, int] | None:
+        try:
+            # Through links: Kubernetes swaps one when a ConfigMap changes.
+            stat = (self.file or Path(DEFAULT_FILE)).stat()
+        except OSError:
+            return None
+        return stat.st_mtime_ns, stat.st_ino, stat.st_size
 
 
 def parse(shape: type[S], values: Mapping[str, Any]) -> S:
@@ -76,7 +119,7 @@ def parse(shape: type[S], values: Mapping[str, Any]) -> S:
     try:
         return _convert(values, shape)
     except msgspec.ValidationError as error:
-        raise SettingsError("; ".join(_spelt(problem) for problem in _problems(shape, values, error))) from None
+        raise SettingsError("; ".join(text for _, text in _problems(shape, values, error))) from None
 
 
 # Reading ------------------------------------------------------------------------------------------
@@ -170,13 +213,38 @@ def _other_types(wanted: type, value: Any) -> Any:
 
 def _problems(shape: type[Section], values: Any, first: msgspec.ValidationError) -> list[Problem]:
     """Return every wrong key; where each is right by itself, what ``first`` says of the whole."""
-    return list(_wrong(shape, values, ())) or [((), str(first.__cause__ or first))]
+    from tasks.settings_report import spelt
+
+    if wrong := [(place, spelt(place, text)) for place, text in _wrong(shape, values, ())]:
+        return wrong
+    cause = first.__cause__
+    return list(cause.problems) if isinstance(cause, Contradiction) else [((), str(cause or first))]
+
+
+def _unknown_tools(settings: Settings) -> Iterator[Problem]:
+    """Yield the tools that an agent type names and that nobody has registered."""
+    if all(settings.tools.knows(name) for agent in settings.agents for name in agent.all_tools):
+        return  # what is installed is only looked through where it matters: that takes milliseconds
+    from importlib.metadata import entry_points
+
+    known = {*BUILT_IN_TOOLS, *entry_points(group=TOOL_ENTRY_POINTS).names}
+    for number, agent in enumerate(settings.agents):
+        for name in agent.all_tools:
+            if name not in known and not settings.tools.knows(name):
+                place = ("agents", str(number), "tools")
+                text = f"agents.{agent.type}.tools: there is no tool {name!r}{_near(name, dict.fromkeys(known))}"
+                yield place, f"{text}; known tools: {', '.join(sorted(known))}"
 
 
 def _wrong(shape: Any, value: Any, place: Place) -> Iterator[Problem]:
     """Yield what is wrong at ``place`` and below it: msgspec itself stops at the first."""
+    if value is not None and NoneType in get_args(shape):
+        shape = next(kind for kind in get_args(shape) if kind is not NoneType)
     kind, inner = get_origin(shape), get_args(shape)
-    if isinstance(value, dict) and isinstance(shape, type) and issubclass(shape, Section):
+    below = list(_wrong(inner[0], value, place)) if kind is Annotated and isinstance(value, list) else []
+    if below:
+        yield from below
+    elif isinstance(value, dict) and isinstance(shape, type) and issubclass(shape, Section):
         yield from _wrong_in_section(shape, value, place)
     elif isinstance(value, dict) and kind is dict:
         for key, item in value.items():
@@ -218,21 +286,3 @@ def _said(shape: Any, error: msgspec.ValidationError) -> str:
         return text.replace("`", "").replace("Expected", "expected").replace("array", "list").replace("object", "map")
     words = get_args(shape) if get_origin(shape) is Literal else shape
     return f"expected one of {', '.join(words)}"
-
-
-def _report(problems: list[Problem], sources: Mapping[str, bool], overridden: list[Place]) -> str:
-    """Return the problems by where they come from. ``sources`` are the file and the environment: name to 'was used'."""
-    file, environment = sources
-    anywhere = " or ".join(name for name, used in sources.items() if used)
-    by_source: dict[str, list[str]] = {}
-    for problem in problems:
-        place = problem[0]
-        told = any(place[: len(over)] == over[: len(place)] for over in overridden)
-        source = (environment if told else file) if place else anywhere
-        by_source.setdefault(source, []).append(_spelt(problem))
-    return "; ".join(f"{source}: {'; '.join(texts)}" for source, texts in by_source.items())
-
-
-def _spelt(problem: Problem) -> str:
-    place, text = problem
-    return f"{'.'.join(place)}: {text}" if place else text

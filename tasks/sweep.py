@@ -22,11 +22,14 @@ from tasks.contracts.row import Row
 from tasks.contracts.words import new_id
 from tasks.errors import ForgedMessage, MalformedMessage, NewerSchema
 from tasks.finish import EXHAUSTED, Finisher, Outcome, unanswered
+from tasks.join import may_have_plan, with_tree
 from tasks.log import get_logger
 from tasks.settings import Settings
 from tasks.stores.broker import Broker, Parcel
+from tasks.stores.plans import PlanStore
 from tasks.stores.register import Due, Register
 from tasks.stores.relay import Relay
+from tasks.stores.results import ResultStore
 
 log = get_logger()
 
@@ -61,7 +64,10 @@ class Sweeper:
         relay: Relay,
         audit: AuditStream,
         gate: Gate,
+        plans: PlanStore,
+        results: ResultStore,
         finisher: Finisher,
+        redact: Callable[[str], str],
         now: Callable[[], datetime],
     ) -> None:
         self._settings = settings
@@ -70,7 +76,10 @@ class Sweeper:
         self._relay = relay
         self._audit = audit
         self._gate = gate
+        self._plans = plans
+        self._results = results
         self._finisher = finisher
+        self._redact = redact
         self._now = now
         self._suspects: set[str] = set()
 
@@ -111,7 +120,7 @@ class Sweeper:
         """
         found: set[str] = set()
         taken = 0
-        for pool in self._settings.pools:
+        for pool in (*self._settings.pools, *self._settings.sharded):
             for queue in keys.queues(pool):
                 oldest = await self._broker.oldest(queue)
                 before = now - self._settings.leases.lost_seconds
@@ -166,9 +175,12 @@ class Sweeper:
         if not await self._register.seize(ref, holder, now=now.timestamp(), lease=lease):
             return False  # an attempt is at it, and looks at the deadline itself
         result = unanswered(message, status, error, attempt=holder, now=now)
+        if may_have_plan(self._settings, message):
+            result = await with_tree(result, self._plans, self._results, self._redact)
         action = Action.REQUEST_EXPIRED if status is Status.EXPIRED else Action.REQUEST_DEAD_LETTERED
-        event = _event(row, action, reason=error.message)
-        await self._finisher.finish(Outcome(message, result, actor=ACTOR, events=[event]))
+        # A step is no request: the end of one is on record as that, whatever it was.
+        events = [] if message.step else [_event(row, action, reason=error.message)]
+        await self._finisher.finish(Outcome(message, result, actor=ACTOR, events=events))
         return True
 
     async def _drop(self, row: Row, problem: ForgedMessage) -> bool:
@@ -194,12 +206,18 @@ def _events(row: Row, why: Due) -> list[Event]:
 
 
 def _event(row: Row, action: Action, *, reason: str) -> Event:
+    step = keys.step_of(row.id)
     return Event(
         action=action,
         actor=ACTOR,
         tenant=row.tenant,
-        request_id=row.id,
+        request_id=keys.request_of(row.id),
         resource=row.queue,
         reason=reason,
-        details={"digest": row.digest, "generation": row.generation, "attempts": row.attempts},
+        details={
+            "digest": row.digest,
+            "generation": row.generation,
+            "attempts": row.attempts,
+            **({"step": step} if step else {}),
+        },
     )

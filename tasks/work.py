@@ -4,22 +4,38 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable
+from typing import Final, TypeVar
 
 from tasks import keys
 from tasks.access.policy import Act
-from tasks.agents.types import AgentAnswer, AgentRunner, AgentTask, ToolCall
+from tasks.agents.state import with_turn
+from tasks.agents.types import HUMAN_ESCALATION, AgentAnswer, AgentRunner, AgentTask, Planner, ToolCall
 from tasks.attempt import Attempt, Deps
 from tasks.contracts.asked import Asked
-from tasks.contracts.audit import Action, Event
-from tasks.contracts.base import canonical, sha256
+from tasks.contracts.audit import Action, Decision, Event
+from tasks.contracts.base import sha256
+from tasks.contracts.escalation import HUMAN, EscalationAnswer
+from tasks.contracts.journal import spelt
 from tasks.contracts.message import Message
-from tasks.contracts.result import AgentInfo, ErrorInfo, Result, Status, Timings
+from tasks.contracts.plan import OnFailure, PlanStep
+from tasks.contracts.result import AgentInfo, ErrorInfo, Result, Status, Timings, Usage, total
 from tasks.contracts.row import Stage
 from tasks.contracts.session import SessionVersion
-from tasks.errors import Denied, MalformedMessage
-from tasks.finish import Outcome
+from tasks.errors import Denied, ForgedMessage, InvalidInput, MalformedMessage, StoreError, ToolRefused
+from tasks.fanout import FanOut, Parked, fallbacks
+from tasks.finish import EXHAUSTED, Outcome
 from tasks.hop import Hop
+from tasks.join import Gathered, composed, gather, joined, may_have_plan, text_for, text_for_answer, with_tree
+from tasks.log import get_logger
 from tasks.settings import AgentSettings
+from tasks.turns import find_turn
+
+log = get_logger()
+
+T = TypeVar("T")
+MAX_ARGUMENTS: Final = 2000
+"""Characters of a tool call's arguments in its audit record."""
 
 
 class Work(Hop):
@@ -27,44 +43,88 @@ class Work(Hop):
 
     stage = Stage.WORK
 
-    def __init__(self, deps: Deps, runner: AgentRunner) -> None:
+    def __init__(self, deps: Deps, runner: AgentRunner, planner: Planner | None = None) -> None:
         super().__init__(deps)
         self._runner = runner
+        self._fan_out = FanOut(deps, planner, self.event) if planner else None
 
     async def attempt(self, attempt: Attempt, request: Asked) -> None:
         """Answer ``request`` and run the tail."""
         agent = self._agent(attempt)
         self.allow(attempt, Act.AGENT_INVOKE, agent.type)
+        if attempt.message.step and await self._has_ended(attempt.message):
+            await self.end(attempt, Status.CANCELLED, ErrorInfo(code="ended", message="the request has ended"))
+            return
         if request.session_id is None:
-            answer, milliseconds = await self._answer(attempt, request, agent, None)
-            result = self._result(attempt, request, agent, answer, milliseconds)
-            await self._finish(attempt, agent, result, None)
+            answered = await self._answered(attempt, request, agent, None)
+            if answered:
+                await self._finish(attempt, agent, answered[0], None)
             return
-        latest = await self.deps.sessions.latest(request.tenant, request.session_id)
-        if latest and (latest.result.request_id, latest.result.revision) == (
-            request.id,
-            attempt.message.revision,
-        ):
-            # An attempt before this one took the turn and died before it wrote the result, which lies beside the state.
-            await self._finish(attempt, agent, latest.result, None)
+        turn = await find_turn(attempt.message, request.session_id, self.deps.sessions, self.deps.results)
+        if turn.standing:
+            await self.deps.finisher.close(attempt.message, turn.standing)
             return
-        answer, milliseconds = await self._answer(attempt, request, agent, latest.state if latest else None)
-        result = self._result(attempt, request, agent, answer, milliseconds)
+        latest = turn.latest
+        answered = await self._answered(attempt, request, agent, latest.state if latest and latest.turn else None)
+        if answered is None:
+            return
+        result, state = answered
         version = SessionVersion(
             tenant=request.tenant,
             session_id=request.session_id,
             version=latest.version + 1 if latest else 1,
             saved_at=self.deps.now(),
-            state=answer.session_state or {},
+            state=state,
             result=result,
         )
         await self._finish(attempt, agent, result, version)
 
+    async def read(self, attempt: Attempt) -> Asked:
+        """See :class:`tasks.hop.Hop`. A step is read from the plan, and from the results of those that it needs."""
+        message = attempt.message
+        if message.step is None:
+            return await super().read(attempt)
+        gathered, step = await self._step(attempt)
+        missing = [need for need in step.depends_on if need not in gathered.results]
+        if missing:
+            raise StoreError(f"{attempt.ref}: the results of {', '.join(missing)} are not in object storage")
+        return Asked(
+            id=message.id,
+            tenant=message.tenant,
+            text=text_for(step, gathered.results),
+            attachments=gathered.plan.attachments,
+            priority=message.priority,
+            deadline=message.deadline,
+            traceparent=message.traceparent,
+        )
+
+    async def _step(self, attempt: Attempt) -> tuple[Gathered, PlanStep]:
+        """Return the plan that this step's grant names, and the step in it.
+
+        Raises:
+            StoreError: there is no plan.
+            ForgedMessage: it is another one.
+        """
+        message, deps = attempt.message, self.deps
+        gathered = await gather(deps.plans, deps.results, message.tenant, message.id, message.revision)
+        if gathered is None:
+            raise StoreError(f"{attempt.ref}: its plan is not in object storage")
+        deps.gate.verify_plan(attempt.grant, gathered.digest)
+        step = gathered.plan.step(message.step or "")
+        if step is None:
+            raise ForgedMessage(f"{attempt.ref}: its plan has no such step")
+        return gathered, step
+
+    async def _has_ended(self, message: Message) -> bool:
+        """Tell whether the request of a step has its result, so that nobody waits for the step."""
+        return await self.deps.results.get(message.tenant, message.id, message.revision) is not None
+
     def check(self, message: Message) -> None:
         """See :class:`tasks.hop.Hop`."""
+        super().check(message)
         if message.agent_type is None:
             raise MalformedMessage(f"{message.id}: no agent type in a message to an agent pool")
-        if keys.agent_pool(message.agent_type) != self.deps.pool:
+        if keys.agent_pool(message.agent_type) != keys.base_pool(self.deps.pool):
             raise MalformedMessage(f"{message.id}: is for agent type {message.agent_type!r}, not for {self.deps.pool}")
 
     async def give_up(self, attempt: Attempt, error: ErrorInfo) -> None:
@@ -72,14 +132,27 @@ class Work(Hop):
         agent = self._configured(attempt.message.agent_type)
         # A request that kills its workers is not passed on to kill the next pool's.
         crashed = attempt.number > self.deps.settings.queue.attempts
-        if agent is None or agent.fallback is None or attempt.message.fallback_from or crashed:
-            await self.end(attempt, Status.FAILED, error)
+        fallback = None if crashed or agent is None else await self._fallback(attempt, agent)
+        if agent is None or fallback is None:
+            await self.end(attempt, Status.ESCALATED if _is_for_a_person(attempt, error) else Status.FAILED, error)
             return
-        message = attempt.message.changed(agent_type=agent.fallback, fallback_from=agent.type)
-        pool = keys.agent_pool(agent.fallback)
+        message = attempt.message.changed(agent_type=fallback, fallback_from=agent.type, fallback_code=error.code)
+        pool = self.deps.place(fallback)
         fallen = self.event(attempt, Action.AGENT_FALLBACK, resource=pool, reason=f"{error.code}: {error.message}")
         await self.deps.audit.commit([fallen])
         await self.hand_over(attempt, message, pool)
+
+    async def _fallback(self, attempt: Attempt, agent: AgentSettings) -> str | None:
+        """Return the agent type that takes over, None where there is none left. A step's plan says whether one may."""
+        if attempt.message.fallback_from:
+            return None
+        if attempt.message.step is None:
+            return agent.fallback
+        message, deps = attempt.message, self.deps
+        stored = await deps.plans.get(message.tenant, message.id, message.revision)
+        step = stored.plan.step(attempt.message.step) if stored else None
+        # Whatever the bucket says: only an agent type that the step's grant names gets past the next hop.
+        return next(iter(fallbacks(deps.settings.agents, step)), None) if step else None
 
     def _agent(self, attempt: Attempt) -> AgentSettings:
         agent = self._configured(attempt.message.agent_type)
@@ -90,9 +163,68 @@ class Work(Hop):
     def _configured(self, agent_type: str | None) -> AgentSettings | None:
         return next((agent for agent in self.deps.settings.agents if agent.type == agent_type), None)
 
-    async def _answer(
+    async def _answered(
         self, attempt: Attempt, request: Asked, agent: AgentSettings, state: dict[str, object] | None
-    ) -> tuple[AgentAnswer, float]:
+    ) -> tuple[Result, dict[str, object]] | None:
+        """Return the result and the session's new state; None where the attempt has ended without one."""
+        given = await self._given(attempt)
+        if given:
+            # A person has answered the revision before: that is the answer, and nobody is asked again.
+            answer = AgentAnswer(output=given.text, model=given.answered_by)
+            result = self._result(attempt, request, agent, answer, 0.0)
+            by = AgentInfo(type=HUMAN, model=given.answered_by)
+            return result.changed(agent=by), _with_answer(state, request.text, given)
+        task = self._task(attempt, request, agent, state)
+        spent = Usage()
+        if self._fan_out and agent.planning and attempt.message.step is None:
+            made = await self._within(attempt, self._fan_out.proceed(attempt, request, task))
+            if isinstance(made, Parked):
+                return None
+            if isinstance(made, Gathered):
+                return await self._conclude(attempt, request, task, made, self._fan_out.planner)
+            spent = made.usage
+        answer, milliseconds = await self._run(attempt, self._runner.run(task))
+        result = self._result(attempt, request, agent, answer, milliseconds)
+        if agent.planning:
+            result = result.changed(usage=total([result.usage, spent]))
+        elif may_have_plan(self.deps.settings, attempt.message):
+            result = await with_tree(result, self.deps.plans, self.deps.results, self.deps.redact)
+        return result, answer.session_state or {}
+
+    async def _given(self, attempt: Attempt) -> EscalationAnswer | None:
+        """Return what a person answered to the revision before this one."""
+        message = attempt.message
+        if message.revision == 1 or message.step or message.agent_type != HUMAN_ESCALATION:
+            return None
+        return await self.deps.escalations.answer(message.tenant, message.id, message.revision - 1)
+
+    async def _conclude(
+        self, attempt: Attempt, request: Asked, task: AgentTask, gathered: Gathered, planner: Planner
+    ) -> tuple[Result, dict[str, object]] | None:
+        """Write the answer from what the steps found; where one that is needed failed, end as the plan says."""
+        failed = gathered.fatal
+        if failed:
+            await self._fail(attempt, failed, gathered.results[failed.id].error)
+            return None
+        found, rule = text_for_answer(request.text, gathered), composed(gathered)
+        answer, milliseconds = await self._run(attempt, planner.conclude(task, found, rule))
+        result = self._result(attempt, request, task.agent, answer, milliseconds + gathered.plan.milliseconds)
+        timings = result.timings.changed(started_at=gathered.plan.started_at)
+        return joined(result.changed(timings=timings), gathered, self.deps.redact), answer.session_state or {}
+
+    async def _fail(self, attempt: Attempt, step: PlanStep, error: ErrorInfo | None) -> None:
+        """End the request for the step that failed, or hand it to the planner's own fallback."""
+        why = f"step {step.id}: {error.code}: {error.message}" if error else f"step {step.id}: it was escalated"
+        if step.on_failure is OnFailure.FALL_BACK:
+            await self.give_up(attempt, ErrorInfo(code="step_failed", message=why))
+            return
+        # What used up its attempts is a dead letter, by whichever step it was.
+        code = EXHAUSTED if error and error.code == EXHAUSTED else "step_failed"
+        await self.end(attempt, Status.FAILED, ErrorInfo(code=code, message=why))
+
+    def _task(
+        self, attempt: Attempt, request: Asked, agent: AgentSettings, state: dict[str, object] | None
+    ) -> AgentTask:
         pool = keys.agent_pool(agent.type)
         self.deps.audit.report(self.event(attempt, Action.AGENT_STARTED, resource=pool))
         # The model that was asked for may be why the request fell back: the fallback answers with its own.
@@ -111,7 +243,7 @@ class Work(Hop):
                 self.deps.audit.report(self.violation(attempt, error, resource=f"tool:{tool}"))
                 raise
 
-        task = AgentTask(
+        return AgentTask(
             agent=agent,
             model=model,
             request_id=request.id,
@@ -120,26 +252,43 @@ class Work(Hop):
             session_state=state,
             on_tool=on_tool,
             permit=permit,
+            revision=attempt.message.revision,
+            step=attempt.message.step or "",
+            journal=self.deps.journal,
+            attachments=request.attachments,
         )
+
+    async def _run(self, attempt: Attempt, answering: Awaitable[AgentAnswer]) -> tuple[AgentAnswer, float]:
+        """Return the answer and the milliseconds that it took."""
         begun = time.perf_counter()
-        async with asyncio.timeout(self._seconds_left(attempt)):
-            answer = await self._runner.run(task)
+        answer = await self._within(attempt, answering)
         return answer, round((time.perf_counter() - begun) * 1000, 3)
+
+    async def _within(self, attempt: Attempt, doing: Awaitable[T]) -> T:
+        """Wait for ``doing``, until the request's deadline at most."""
+        async with asyncio.timeout(self._seconds_left(attempt)):
+            return await doing
 
     def _seconds_left(self, attempt: Attempt) -> float | None:
         deadline = attempt.message.deadline
         return (deadline - self.deps.now()).total_seconds() if deadline else None
 
     def _tool_event(self, attempt: Attempt, call: ToolCall) -> Event:
-        return self.event(
+        arguments = spelt(call.arguments)
+        called = self.event(
             attempt,
             Action.TOOL_CALLED,
             resource=f"tool:{call.name}",
             reason=call.error,
-            arguments_sha256=sha256(canonical(call.arguments)),
+            # Redacted before it is cut: half a secret would not be known for one.
+            arguments=self.deps.redact(arguments.decode())[:MAX_ARGUMENTS],
+            arguments_sha256=sha256(arguments),
             ok=call.ok,
+            code=call.code,
+            replayed=call.replayed,
             milliseconds=call.milliseconds,
         )
+        return called.changed(decision=Decision.DENY) if call.code == ToolRefused.code else called
 
     def _result(
         self,
@@ -153,6 +302,7 @@ class Work(Hop):
         return Result(
             request_id=request.id,
             revision=message.revision,
+            step=message.step,
             tenant=request.tenant,
             status=Status.ESCALATED if answer.escalated else Status.SUCCEEDED,
             intent=message.intent,
@@ -177,10 +327,24 @@ class Work(Hop):
         self, attempt: Attempt, agent: AgentSettings, result: Result, version: SessionVersion | None
     ) -> None:
         events = []
-        if result.status is Status.ESCALATED:
-            events.append(self.event(attempt, Action.ESCALATION_OPENED, resource=keys.agent_pool(agent.type)))
         if version:
             saved = keys.session(version.tenant, version.session_id, version.version)
             events.append(self.event(attempt, Action.SESSION_SAVED, resource=saved))
         outcome = Outcome(attempt.message, result, actor=self.deps.worker, session=version, events=events)
         await self.deps.finisher.finish(outcome)
+
+
+def _is_for_a_person(attempt: Attempt, error: ErrorInfo) -> bool:
+    """Tell whether a person is asked although nobody could write a brief for them. Used-up attempts are redriven."""
+    message = attempt.message
+    return message.agent_type == HUMAN_ESCALATION and message.step is None and error.code != EXHAUSTED
+
+
+def _with_answer(state: dict[str, object] | None, asked: str, given: EscalationAnswer) -> dict[str, object]:
+    """Return the session's state with what a person answered, so that the next turn sees it."""
+    try:
+        return with_turn(state, asked, given.text, source=HUMAN)
+    except InvalidInput as error:
+        # The answer counts more than a session that no agent can go on from anyway.
+        log.warning("the answer is not in the session", reason=str(error))
+        return state or {}

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from handlers.cli.commitment import commitment
-from handlers.cli.common import console, json_option, print_json, print_table, run, settings_of, visible
+from handlers.cli.common import bar, json_option, print_json, print_table, run, settings_of, visible
 from tasks.errors import IntegrityError, InvalidInput, NotFound
 from tasks.settings import Settings
 
@@ -118,7 +117,7 @@ def verify(
     from tasks.audit.verify import verify as check
 
     settings = settings_of(ctx)
-    with _bar("segments", quiet=as_json) as progress:
+    with bar("segments", quiet=as_json) as progress:
         options = _options(settings, since, witness, progress, copy)
         found = run(check(_store(settings, copy), _ring(settings, ring), options))
     if as_json:
@@ -262,17 +261,3 @@ def _utc(time: datetime | None) -> datetime | None:
     from datetime import UTC
 
     return time if time is None or time.tzinfo else time.replace(tzinfo=UTC)
-
-
-@contextlib.contextmanager
-def _bar(name: str, *, quiet: bool) -> Iterator[Callable[[int, int], None]]:
-    """Yield what shows (done, of how many) on standard error, or does not."""
-    if quiet:
-        yield lambda done, total: None
-        return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console(err=True), refresh_per_second=2, transient=True) as progress:
-        task = progress.add_task(name, total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=total or None)

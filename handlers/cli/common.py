@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 
 import click
 import orjson
 
+from tasks.contracts.base import ID_CHARACTERS, TENANT_CHARACTERS
 from tasks.errors import AlreadyExists, NotFound, NotReady, StoreError, Unreachable
 from tasks.settings import Settings
 from tasks.settings_load import load
@@ -91,3 +94,52 @@ def naming_the_mend() -> Iterator[None]:
 def teller(*, quiet: bool) -> Callable[[str], None]:
     """Return what reports progress on standard error, or does not."""
     return (lambda line: None) if quiet else (lambda line: click.echo(f"  {line}", err=True))
+
+
+@contextlib.contextmanager
+def bar(name: str, *, quiet: bool) -> Iterator[Callable[[int, int], None]]:
+    """Yield what shows (done, of how many) on standard error, or does not."""
+    if quiet:
+        yield lambda done, total: None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console(err=True), refresh_per_second=2, transient=True) as progress:
+        task = progress.add_task(name, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total or None)
+
+
+class Name(click.ParamType[str]):
+    """Something that stands in an object key, such as an id or a tenant."""
+
+    name = "name"
+
+    def __init__(self, characters: str) -> None:
+        self._pattern = re.compile(characters)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the name as it is."""
+        if not self._pattern.fullmatch(str(value)):
+            self.fail(f"{value!r} has characters other than {self._pattern.pattern}", param, ctx)
+        return str(value)
+
+
+ID: Final = Name(ID_CHARACTERS)
+tenant_of_option = click.option("--tenant", type=Name(TENANT_CHARACTERS), default="default", show_default=True)
+
+
+class Age(click.ParamType[timedelta]):
+    """A time span: ``90s``, ``30m``, ``12h``, ``7d``."""
+
+    name = "age"
+    _units: ClassVar = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
+        """Return the time span."""
+        if isinstance(value, timedelta):
+            return value
+        found = re.fullmatch(r"([0-9]{1,6})([smhd])", str(value).strip())
+        if not found:
+            self.fail(f"{value!r} is no time span: write 90s, 30m, 12h or 7d", param, ctx)
+        return timedelta(**{self._units[found[2]]: int(found[1])})

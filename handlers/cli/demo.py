@@ -11,7 +11,7 @@ import click
 
 from handlers.cli.common import json_option, print_json, print_table, run, settings_of, teller
 from tasks import keys
-from tasks.contracts.result import Result, Status
+from tasks.contracts.result import Result, Status, Step
 from tasks.errors import ResultTimeout
 from tasks.settings import Settings
 
@@ -19,7 +19,10 @@ if TYPE_CHECKING:
     from tasks.stores.board import Board
 
 REQUESTS: Final = (
-    "Break the move of our billing service to a new data centre into steps, with owners and an order.",
+    (
+        "Lay out a roadmap for the customer survey and work through its steps: 1. Count whom we ask: SELECT COUNT(*) "
+        "AS customers FROM customers 2. Draft one question about delivery. 3. Finally put both into a two-week plan."
+    ),
     "I need a two-week schedule for onboarding three new support engineers.",
     "Put together a roadmap that takes our mobile app from beta to its public launch.",
     "Run this for me: SELECT city, COUNT(*) AS customers FROM customers GROUP BY city ORDER BY customers DESC",
@@ -149,6 +152,13 @@ def _show(
             for text, found in zip(_texts(settings), results, strict=True)
         ],
     )
+    for found in results:
+        if planned := [step for step in found.steps if step.agent]:
+            print_table(
+                f"Steps of {found.request_id} (`sluice trace` draws them while they run)",
+                ("step", "agent", "status", "after", "seconds"),
+                [_step_row(step) for step in planned],
+            )
     print_table(
         "Workers",
         ("pool", "from", "peak", "final"),
@@ -157,3 +167,10 @@ def _show(
     where = f"s3://{settings.data_bucket} and s3://{settings.audit_bucket} at {settings.s3_endpoint}"
     click.echo(f"Results and audit: {where}" + ("" if keep else " (stopped; `sluice up` brings it back with its data)"))
     click.echo(f"The demo took {seconds:.1f} s")
+
+
+def _step_row(step: Step) -> tuple[str, ...]:
+    agent = step.agent.type if step.agent else "-"
+    status = step.status.value if step.status else "-"
+    took = f"{step.milliseconds / 1000:.2f}" if step.milliseconds is not None else "-"
+    return step.name, agent, status, ", ".join(step.depends_on or ()), took

@@ -14,6 +14,7 @@ from typing import Final, Literal
 import click
 
 from handlers.cli.common import json_option, print_json, print_table, settings_of
+from tasks import keys
 from tasks.contracts.words import new_id
 from tasks.errors import AlreadyExists, NotReady, SluiceError, StoreError
 from tasks.settings import EMBEDDED, Settings
@@ -158,6 +159,28 @@ async def _redis(settings: Settings) -> Finding:
     return Finding("redis", "error", detail, mend)
 
 
+async def _pools(settings: Settings) -> Finding:
+    """Look for work that waits where the settings have no pool any more, or shards in its place."""
+    from tasks.stores.connect import connect
+
+    async with connect(settings) as stores:
+        others = {*settings.sharded, *await stores.board.pools()} - set(settings.pools)
+        depths = await stores.broker.depths(sorted(others))
+    left = {pool: depth.total for pool, depth in depths.items() if depth.total}
+    if not left:
+        return Finding("pools", "ok", ", ".join(settings.pools))
+    said = ", ".join(f"{pool}: {count}" for pool, count in left.items())
+    mends = "; ".join(_served_again(pool, settings) for pool in left)
+    return Finding("pools", "error", f"requests that no worker serves: {said}", f"until none is left: {mends}")
+
+
+def _served_again(pool: str, settings: Settings) -> str:
+    if pool in settings.sharded:
+        return f"`sluice worker --pool {pool}`"
+    drained = ", with `drain: true`" if keys.shard_of(pool) else ""
+    return f"put {pool} back into the settings{drained}"
+
+
 async def _data_bucket(settings: Settings) -> Finding:
     from tasks.stores.s3 import data_store
 
@@ -215,6 +238,7 @@ CHECKS: Final[dict[str, Check]] = {
     "keys": _keys,
     "policy": _policy,
     "redis": _redis,
+    "pools": _pools,
     "data bucket": _data_bucket,
     "intent versions": _promoted,
     "audit bucket": _audit_bucket,

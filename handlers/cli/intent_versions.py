@@ -13,7 +13,7 @@ import click
 
 from handlers.cli.common import json_option, print_json, print_table, run, settings_of
 from handlers.cli.intent_canary import family_option, percent
-from tasks.errors import Conflict, Denied
+from tasks.errors import Conflict
 
 if TYPE_CHECKING:
     from intent.promotions import Pinned, Promotion
@@ -194,36 +194,18 @@ def _change(why: str) -> Any:
 @contextlib.asynccontextmanager
 async def _recorded(settings: Settings) -> AsyncIterator[tuple[Stores, Any]]:
     """Give the stores, and what puts an action on record; it returns when that is durable."""
-    from handlers.producer import DOOR
-    from tasks.access.gate import open_gate
+    from handlers.acting import AUDIT_SECONDS, open_acting
     from tasks.access.policy import Act
-    from tasks.access.redact import Redactor
-    from tasks.access.sources import load_keys
-    from tasks.audit.opening import open_audit
-    from tasks.contracts.audit import Action, Decision, Event
-    from tasks.contracts.base import utc_now
-    from tasks.stores.connect import connect
+    from tasks.contracts.audit import Decision
 
-    keyset, redactor = load_keys(settings), Redactor.of(settings.auditing)
-    async with (
-        connect(settings) as stores,
-        open_audit(DOOR, settings, stores, keyset=keyset, redactor=redactor, now=utc_now) as audit,
-    ):
-        gate = open_gate(settings, keys=keyset, revocations=stores.revocations, now=utc_now)
-        caller = gate.caller()
+    async with open_acting(settings) as (acting, stores):
 
         async def record(action: Action, resource: str, reason: str, *, denied: bool = False, **details: Any) -> None:
-            event = Event(
-                action=action, actor=caller.subject, tenant="", request_id="", resource=resource, reason=reason,
-                decision=Decision.DENY if denied else Decision.ALLOW, details={**details, "at": _change("").who},
-            )  # fmt: skip
-            await audit.commit([event], timeout=30)
+            event = acting.event(action, "", resource, reason=reason, **details, at=_change("").who)
+            decision = Decision.DENY if denied else Decision.ALLOW
+            await acting.audit.commit([event.changed(decision=decision)], timeout=AUDIT_SECONDS)
 
-        try:
-            gate.permit(caller, Act.MODEL_PROMOTE)
-        except Denied as error:
-            await record(Action.PERMISSION_VIOLATION, Act.MODEL_PROMOTE.value, str(error), denied=True)
-            raise
+        await acting.permit(Act.MODEL_PROMOTE, "")
         yield stores, record
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,12 +12,15 @@ from tasks import keys
 from tasks.errors import SluiceError
 from tasks.settings import Settings
 
+if TYPE_CHECKING:
+    from tasks.contracts.weights import Weights
+
 
 @click.command()
 @json_option
 @click.pass_context
 def status(ctx: click.Context, *, as_json: bool) -> None:
-    """Show servers, queues (waiting, running), workers and the model version."""
+    """Show servers, queues (waiting, running), shards, workers and the model version."""
     seen = run(look(settings_of(ctx)))
     if as_json:
         print_json(seen)
@@ -28,11 +31,17 @@ def status(ctx: click.Context, *, as_json: bool) -> None:
         ("pool", "waiting", "running", "workers", "desired", "peak"),
         [[pool[key] for key in ("pool", "waiting", "running", "workers", "desired", "peak")] for pool in seen["pools"]],
     )
+    if seen["shards"]:
+        columns = ("shard", "state", "weight", "share", "workers", "cpu_free", "memory_free", "network_free")
+        shards = [[_shown(shard[column]) for column in columns] for shard in seen["shards"]]
+        print_table("Shards", [column.replace("_", " ") for column in columns], shards)
     print_table(
         "Workers",
         ("worker", "pid", "running", "memory MB", "model version"),
         [[w["name"], w["pid"], w["running"], w["rss_mb"], w["model_version"]] for w in seen["workers"]],
     )
+    if seen["shards"] and seen["coordinator"] is None:
+        click.echo("no coordinator: shards are chosen alike (one leads as soon as a worker runs)")
     for name in seen["missing"]:
         click.echo(f"warning: {name} does not run; `sluice up` starts it again", err=True)
     register = seen["register"]
@@ -56,6 +65,7 @@ async def look(settings: Settings) -> dict[str, Any]:
     from scaling.stack import AUTOSCALER, REDIS, S3, SCHEDULER, SEALER
     from tasks.settings_load import home
     from tasks.stores.connect import connect
+    from tasks.stores.weights import WeightStore
 
     processes = Processes(home().absolute()).all()
     async with connect(settings) as stores:
@@ -65,6 +75,7 @@ async def look(settings: Settings) -> dict[str, Any]:
         quarantined = await stores.broker.length(keys.QUARANTINE)
         workers = await stores.board.workers(since=time.time() - 3 * settings.leases.heartbeat_seconds)
         scaled = await stores.board.pools()
+        weights = await WeightStore(stores.link).read() if settings.sharded else None
     by_pid = {spawned.pid: spawned for spawned in processes}
     for worker in workers:
         spawned = by_pid.get(worker["pid"])
@@ -84,6 +95,8 @@ async def look(settings: Settings) -> dict[str, Any]:
             | {"workers": sum(worker["pool"] == name for worker in workers)}
             for name, depth in depths.items()
         ],
+        "shards": _shards(settings, weights),
+        "coordinator": {"leader": weights.leader, "at": weights.at, "token": weights.token} if weights else None,
         "workers": workers,
         "register": register,
         "dead_letters": dead,
@@ -100,6 +113,37 @@ async def look(settings: Settings) -> dict[str, Any]:
 def _pool(name: str, waiting: int, running: int, scaled: dict[str, int]) -> dict[str, Any]:
     seen = {key: scaled.get(key, 0) for key in ("desired", "peak")}
     return {"pool": name, "waiting": waiting, "running": running, **seen}
+
+
+def _shards(settings: Settings, weights: Weights | None) -> list[dict[str, Any]]:
+    """Return each shard: its weight and why it has it, and the share of new requests that it gets (both 0 to 1)."""
+    from tasks.shards import chances, draining
+
+    known = weights.shards if weights else {}
+    found = []
+    for pool, shards in settings.sharded.items():
+        odds = chances(shards, known, draining=draining(settings))
+        for shard in shards:
+            weighed = known.get(shard)
+            load = weighed.load if weighed else None
+            found.append(
+                {
+                    "pool": pool,
+                    "shard": shard,
+                    "state": weighed.state.value if weighed else "unknown",
+                    "weight": weighed.weight if weighed else None,
+                    "share": odds.share(shard),
+                    "workers": weighed.workers if weighed else 0,
+                    "cpu_free": load.cpu_free if load else None,
+                    "memory_free": load.memory_free if load else None,
+                    "network_free": load.network_free if load else None,
+                }
+            )
+    return found
+
+
+def _shown(value: str | float | None) -> str:
+    return "" if value is None else f"{value:.2f}" if isinstance(value, float) else str(value)
 
 
 def _megabytes(size: int) -> float:

@@ -43,7 +43,7 @@ _MAX_LINE: Final = 4 * 1024 * 1024
 @click.option("--model", help="Use this model instead of the agent type's.")
 @click.option("--priority", type=click.Choice([p.value for p in Priority]), default="normal", show_default=True)
 @click.option("--deadline", help="An RFC 3339 time after which nobody wants the answer.")
-@click.option("--attach", "attachments", multiple=True, help="An object key; may be repeated.")
+@click.option("--attach", "attachments", multiple=True, help="A key under attachments/<tenant>/; may be repeated.")
 @click.option("--metadata", help="A JSON object that travels with the request.")
 @click.option("--wait/--no-wait", default=None, help="Wait for the results (default: only with --file).")
 @click.option("--timeout", type=float, help="Seconds to wait.")

@@ -22,19 +22,25 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.option(
-    "--pool", "pools", required=True, multiple=True, help="intent, or agents.<type>; several times for several pools."
+    "--pool",
+    "pools",
+    required=True,
+    multiple=True,
+    help="intent, agents.<type>, or a shard of one: agents.<type>@<shard>; several times for several pools.",
 )
 @click.pass_context
 def worker(ctx: click.Context, pools: tuple[str, ...]) -> None:
-    """Run one worker process of one or more pools until SIGTERM, which drains it."""
+    """Run one worker process of one or more pools until SIGTERM, which drains it. SIGHUP reloads agents and models."""
     from tasks.runtime import Worker
     from tasks.runtime import run as serve
+    from tasks.settings_load import Source
 
+    source = Source(ctx.find_root().obj)
     settings = settings_of(ctx)
     for pool in pools:
         settings.pool(pool)
     with naming_the_mend():
-        serve(Worker(settings, pools))
+        serve(Worker(settings, pools, source=source))
 
 
 @click.command()

@@ -7,13 +7,13 @@ and vouches for nothing but the digest: for development and for tests whose matt
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final, Protocol
 
 import msgspec
 
-from tasks.access.grants import Claims, Grant, GrantReader, Mint
+from tasks.access.grants import NARROW, Claims, Grant, GrantReader, Mint
 from tasks.access.policy import Act, Policy, Question, load_policy
 from tasks.access.revoked import RevocationList, Revocations
 from tasks.access.signing import GRANT, Keys
@@ -53,17 +53,36 @@ class Gate(Protocol):
     def verify(self, message: Message) -> Grant:
         """Return the grant of ``message``; raise :class:`ForgedMessage` unless it vouches for its id and digest."""
 
+    def narrow(self, grant: Grant, *, plan: str, step: str, agents: Sequence[str]) -> str | None:
+        """Return the grant for one step of the plan whose SHA-256 is ``plan``, which ``agents`` may do.
+
+        Raises:
+            NotReady: this process has no key for child grants.
+            Denied: its key may not sign for these.
+        """
+
     async def standing(self, grant: Grant) -> None:
         """Raise :class:`Denied` if ``grant`` has expired or was revoked."""
 
     def allow(self, grant: Grant, act: Act, name: str) -> None:
         """Raise :class:`Denied` unless the roles of ``grant`` may do ``act`` to ``name``."""
 
-    def permit(self, caller: Caller, act: Act, *, tenant: str = "") -> None:
-        """Raise :class:`Denied` unless ``caller`` may do ``act`` in ``tenant``: empty for the whole deployment."""
+    def permit(self, caller: Caller, act: Act, tenant: str = "") -> None:
+        """Raise :class:`Denied` unless ``caller`` may do ``act`` to ``tenant``, or to the whole deployment."""
+
+    def again(self, message: Message, caller: Caller) -> str | None:
+        """Return the grant for the revision after that of ``message``: ``caller`` acts, the subject stays.
+
+        Raises:
+            ForgedMessage: the grant of ``message`` does not vouch for it.
+            Denied: the caller's key may not sign for that subject.
+        """
 
     def verify_body(self, message: Message, body: bytes) -> None:
         """Raise :class:`ForgedMessage` if ``body`` is not the one that was granted."""
+
+    def verify_plan(self, grant: Grant, digest: str) -> None:
+        """Raise :class:`ForgedMessage` if the plan whose SHA-256 is ``digest`` is not the one that was granted."""
 
 
 class OpenGate:
@@ -96,18 +115,29 @@ class OpenGate:
             )
         )
 
+    def narrow(self, grant: Grant, *, plan: str, step: str, agents: Sequence[str]) -> str | None:
+        """See :class:`Gate`."""
+        return None
+
     async def standing(self, grant: Grant) -> None:
         """See :class:`Gate`."""
 
     def allow(self, grant: Grant, act: Act, name: str) -> None:
         """See :class:`Gate`."""
 
-    def permit(self, caller: Caller, act: Act, *, tenant: str = "") -> None:
+    def permit(self, caller: Caller, act: Act, tenant: str = "") -> None:
         """See :class:`Gate`."""
+
+    def again(self, message: Message, caller: Caller) -> str | None:
+        """See :class:`Gate`."""
+        return None
 
     def verify_body(self, message: Message, body: bytes) -> None:
         """See :class:`Gate`."""
         _check_digest(message, body)
+
+    def verify_plan(self, grant: Grant, digest: str) -> None:
+        """See :class:`Gate`."""
 
 
 class SignedGate:
@@ -129,6 +159,7 @@ class SignedGate:
         self._now = now
         self._reader = GrantReader(keys.ring, audience=settings.audience)
         self._mint: Mint | None = None
+        self._narrower: Mint | None = None
 
     def caller(self) -> Caller:
         """See :class:`Gate`. Subject and roles are those that the key's scope names."""
@@ -154,7 +185,7 @@ class SignedGate:
     def admit(self, request: Request, caller: Caller) -> None:
         """See :class:`Gate`."""
         self._minting().check(caller.subject, request.tenant, caller.roles)
-        for act, name in asked_for(request.intent, request.model):
+        for act, name in asked_for(request.intent, request.model, request.attachments):
             self._ask(Question(caller.roles, request.tenant, act, name), caller.subject)
 
     def verify(self, message: Message) -> Grant:
@@ -174,7 +205,18 @@ class SignedGate:
             raise ForgedMessage(f"{message.id}: its grant is for another body")
         if claims.rev != message.revision:
             raise ForgedMessage(f"{message.id}: its grant is for revision {claims.rev}, not {message.revision}")
+        if claims.stp != message.step:
+            raise ForgedMessage(f"{message.id}: its grant is for {_named(claims.stp)}, not for {_named(message.step)}")
+        if claims.stp and message.agent_type not in claims.agt:
+            raise ForgedMessage(f"{message.id}: its grant is for agent type {', '.join(claims.agt)}")
         return grant
+
+    def narrow(self, grant: Grant, *, plan: str, step: str, agents: Sequence[str]) -> str | None:
+        """See :class:`Gate`."""
+        if self._narrower is None:
+            signer = self._keys.signer(NARROW)
+            self._narrower = Mint(signer, self._keys.public(signer), audience=self._settings.audience)
+        return self._narrower.narrow(grant, plan=plan, step=step, agents=agents, now=self._now())
 
     async def standing(self, grant: Grant) -> None:
         """See :class:`Gate`."""
@@ -192,13 +234,31 @@ class SignedGate:
         """See :class:`Gate`."""
         self._ask(Question(grant.claims.roles, grant.claims.tenant, act, name), grant.subject)
 
-    def permit(self, caller: Caller, act: Act, *, tenant: str = "") -> None:
+    def permit(self, caller: Caller, act: Act, tenant: str = "") -> None:
         """See :class:`Gate`."""
+        if tenant:
+            self._minting().check(caller.subject, tenant, caller.roles)
         self._ask(Question(caller.roles, tenant, act), caller.subject)
+
+    def again(self, message: Message, caller: Caller) -> str | None:
+        """See :class:`Gate`."""
+        now = self._now()
+        return self._minting().again(
+            self.verify(message),
+            actor=caller.subject,
+            revision=message.revision + 1,
+            now=now,
+            expires=message.deadline or now + timedelta(days=self._settings.max_age_days),
+        )
 
     def verify_body(self, message: Message, body: bytes) -> None:
         """See :class:`Gate`."""
         _check_digest(message, body)
+
+    def verify_plan(self, grant: Grant, digest: str) -> None:
+        """See :class:`Gate`."""
+        if grant.claims.pln != digest:
+            raise ForgedMessage(f"{grant.claims.jti}: its plan is not the one that its steps were granted for")
 
     def _ask(self, question: Question, subject: str) -> None:
         answer = self._policy.decide(question)
@@ -241,14 +301,20 @@ def open_gate(
     )
 
 
-def asked_for(intent: str | None, model: str | None) -> list[tuple[Act, str]]:
+def asked_for(intent: str | None, model: str | None, attachments: Sequence[str] = ()) -> list[tuple[Act, str]]:
     """Return what a request asks leave for before its intent is known."""
     wanted = [(Act.REQUEST_SUBMIT, "")]
     if intent is not None:
         wanted.append((Act.INTENT_OVERRIDE, intent))
     if model is not None:
         wanted.append((Act.MODEL_OVERRIDE, model))
+    if attachments:
+        wanted.append((Act.ATTACHMENT_READ, ""))
     return wanted
+
+
+def _named(step: str | None) -> str:
+    return f"step {step}" if step else "the request"
 
 
 def _check_digest(message: Message, body: bytes) -> None:

@@ -42,8 +42,8 @@ class Claims(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """What a grant says. Times are Unix seconds.
 
     ``jti`` is the request's id and ``dig`` the SHA-256 of its body; ``rev`` is the revision that may be written.
-    ``act`` is the operator who opened a later revision. A child grant carries its parent as ``par`` and the digest of
-    its plan as ``pln``.
+    ``act`` is the operator who opened a later revision. A child grant carries its parent as ``par``, the digest of its
+    plan as ``pln``, the one step of it that it is for as ``stp``, and as ``agt`` the agent types that may do it.
     """
 
     sub: str
@@ -58,6 +58,8 @@ class Claims(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     act: Actor | None = None
     par: str | None = None
     pln: str | None = None
+    stp: str | None = None
+    agt: tuple[str, ...] = ()
 
 
 class Grant(msgspec.Struct, frozen=True):
@@ -165,14 +167,19 @@ class Mint:
         grant: Grant,
         *,
         plan: str,
+        step: str,
+        agents: Sequence[str],
         now: datetime,
         roles: Iterable[str] | None = None,
         expires: datetime | None = None,
     ) -> str:
-        """Return a child of ``grant`` for the steps of the plan whose SHA-256 is ``plan``; it can only narrow.
+        """Return a child of ``grant`` for one step of the plan whose SHA-256 is ``plan``; it can only narrow.
+
+        ``agents`` are the agent types that may do the step.
 
         Raises:
-            Denied: it would not narrow, or ``grant`` is a child itself.
+            Denied: it would not narrow, ``grant`` is a child itself, or the key may not sign for its tenant, subject
+                or roles.
         """
         old = grant.claims
         claims = msgspec.structs.replace(
@@ -182,9 +189,13 @@ class Mint:
             exp=old.exp if expires is None else ceil(expires.timestamp()),
             par=grant.token,
             pln=plan,
+            stp=step,
+            agt=tuple(agents),
         )
         if fault := _wider(claims, old):
             raise Denied(f"a child grant can only narrow: {fault}")
+        if fault := outside(self._key, claims):
+            raise Denied(f"key {self._key.kid!r} may not sign for {fault}")
         return self._signed(claims)
 
     def _signed(self, claims: Claims) -> str:
@@ -238,11 +249,11 @@ class GrantReader:
         key = self._ring.verify(kid, token[: -len(signature) - 1].encode(), sealed, purpose=purpose)
         if claims.aud != self._audience:
             raise BadSignature(f"grant: is for {claims.aud!r}, this is {self._audience!r}")
+        if fault := outside(key, claims):
+            raise BadSignature(f"grant: key {kid!r} may not sign for {fault}")
         if claims.par is None:
-            if claims.pln is not None:
-                raise BadSignature("grant: names a plan, and no parent")
-            if fault := outside(key, claims):
-                raise BadSignature(f"grant: key {kid!r} may not sign for {fault}")
+            if claims.pln is not None or claims.stp:
+                raise BadSignature("grant: names a plan or a step, and no parent")
             return Grant(claims, (kid,), token)
         if not parent_allowed:
             raise BadSignature("grant: a child of a child")
@@ -265,8 +276,11 @@ class GrantReader:
 
 
 def outside(key: PublicKey, claims: Claims) -> str:
-    """Return what in ``claims`` is out of the scope of ``key``, empty where nothing is."""
-    if claims.rev > 1 and not (claims.act and covers(key.scope.purposes, REVISE)):
+    """Return what in ``claims`` is out of the scope of ``key``, empty where nothing is.
+
+    A child has its revision from its parent, whose key is asked.
+    """
+    if claims.rev > 1 and claims.par is None and not (claims.act and covers(key.scope.purposes, REVISE)):
         return f"revision {claims.rev}: that takes an actor, and the purpose {REVISE!r}"
     subjects = (claims.sub, claims.act.sub) if claims.act else (claims.sub,)
     return _outside(key, claims.tenant, subjects, claims.roles)
@@ -310,8 +324,8 @@ def _wider(child: Claims, parent: Claims) -> str:
     """Return in which claim ``child`` says more than ``parent``, empty where it only narrows."""
     if parent.par:
         return "its parent is a child itself"
-    if not child.pln:
-        return "pln is missing"
+    if missing := [name for name in ("pln", "stp", "agt") if not getattr(child, name)]:
+        return f"{missing[0]} is missing"
     for name, of in _SAME.items():
         if of(child) != of(parent):
             return f"{name} differs"

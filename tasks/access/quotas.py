@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from tasks.contracts.result import Result
+from tasks.contracts.result import Result, own_usage
 from tasks.errors import QuotaExceeded
 from tasks.settings import QuotaSettings
 from tasks.stores.register import Limits, Opened, Spent
@@ -30,14 +30,18 @@ def limits(settings: QuotaSettings, tenant: str) -> Limits:
 
 
 def spent(settings: QuotaSettings, result: Result) -> Spent:
-    """Return what ``result`` cost. A model without a price costs nothing, and is counted as unpriced."""
-    usage = result.usage
+    """Return what ``result`` cost. A model without a price costs nothing, and is counted as unpriced.
+
+    The steps of a plan are not in it: each was counted with the price of its own model when it ended.
+    """
+    usage = own_usage(result)
     price = settings.prices.get(result.agent.model) if result.agent else None
     # A price for a million tokens is in money what one token costs in millionths of it.
     micros = round(usage.input_tokens * price.input + usage.output_tokens * price.output) if price else 0
     has_tokens = usage.input_tokens + usage.output_tokens > 0
     return Spent(
         day=day_of(result.timings.finished_at),
+        requests=0 if result.step else 1,
         input_tokens=usage.input_tokens,
         output_tokens=usage.output_tokens,
         micros=micros,

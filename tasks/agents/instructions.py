@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from tasks.agents.types import HUMAN_ESCALATION
 from tasks.settings import AgentSettings
 
 _DEFAULTS: Final = {
@@ -26,7 +27,24 @@ _DEFAULTS: Final = {
 }
 _OTHER: Final = "You are a helpful assistant. Be correct and concise."
 
+ABSTAINS: Final = "ESCALATE:"
+"""What an answer begins with that is none: a person has to answer, for the reason that follows."""
+_MAY_ABSTAIN: Final = f"If only a person can or may answer, write nothing but {ABSTAINS} and why."
 
-def instructions_for(agent: AgentSettings) -> str:
-    """Return the system message of ``agent``: its own instructions, else those of its type."""
-    return agent.instructions.strip() or _DEFAULTS.get(agent.type, _OTHER)
+
+def instructions_for(agent: AgentSettings, *, may_abstain: bool = False) -> str:
+    """Return the system message of ``agent``: its own instructions, else those of its type.
+
+    ``may_abstain``: the model is able enough to be told how; one's own instructions have to say it themselves.
+    """
+    if own := agent.instructions.strip():
+        return own
+    standard = _DEFAULTS.get(agent.type, _OTHER)
+    return f"{standard} {_MAY_ABSTAIN}" if may_abstain and agent.type != HUMAN_ESCALATION else standard
+
+
+def abstained(output: str) -> str | None:
+    """Return why the agent that wrote ``output`` leaves the answer to a person; None where it answered."""
+    if not output.startswith(ABSTAINS):
+        return None
+    return output.removeprefix(ABSTAINS).strip() or "The agent gave no reason."

@@ -25,6 +25,21 @@ def messages_of(state: dict[str, Any]) -> list[Message]:
     return messages
 
 
+def with_turn(state: dict[str, Any] | None, asked: str, answered: str, *, source: str) -> dict[str, Any]:
+    """Return the session's state after a turn that no assistant took part in.
+
+    Raises:
+        InvalidInput: ``state`` is not the saved state of an assistant.
+    """
+    before = state or {"type": "AssistantAgentState", "version": "1.0.0", "llm_context": {"messages": []}}
+    turn = [
+        {"type": "UserMessage", "content": asked, "source": "user"},
+        {"type": "AssistantMessage", "content": answered, "thought": None, "source": source},
+    ]
+    messages = [*messages_of(before), *turn]
+    return bounded(before | {"llm_context": before["llm_context"] | {"messages": messages}})
+
+
 def bounded(state: dict[str, Any]) -> dict[str, Any]:
     """Return ``state`` with its newest messages: at most 20 of them, and 64 Ki characters.
 

@@ -1,27 +1,28 @@
-"""The agent runner on AutoGen: a fresh assistant for each request, thrown away after it."""
+"""The agent runner on AutoGen: a fresh assistant or team for each request, thrown away after it."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from autogen_agentchat.agents import AssistantAgent
-from autogen_agentchat.base import Response
-from autogen_agentchat.messages import TextMessage
 from autogen_core import CancellationToken
-from pydantic import ValidationError
 
-from tasks.agents.instructions import instructions_for
+from tasks.agents.instructions import abstained, instructions_for
+from tasks.agents.meter import Meter, MeteredClient
+from tasks.agents.models.base import ModelClient
 from tasks.agents.models.registry import ModelRegistry
-from tasks.agents.state import bounded
+from tasks.agents.shapes import Group, Shape, Single, assistant
 from tasks.agents.tools.bench import Bench
+from tasks.agents.tools.calls import Calls
 from tasks.agents.tools.registry import ToolRegistry
 from tasks.agents.types import HUMAN_ESCALATION, AgentAnswer, AgentTask, ToolCall
-from tasks.contracts.result import Step, Usage
-from tasks.errors import InvalidInput, ModelError, SluiceError
-from tasks.settings import Settings
+from tasks.contracts.result import Step
+from tasks.errors import ModelError, SluiceError
+from tasks.settings import AgentSettings, Settings
+from tasks.stores.objects import ObjectStore
 
 _GRACE_SECONDS: Final = 1.0
 """How long a cancelled run may take to let go, before it is left to itself."""
@@ -32,7 +33,7 @@ class TeamRunner:
     """The :class:`~tasks.agents.types.AgentRunner` on AutoGen.
 
     Runs any number of requests at once on one event loop. ``models`` and ``tools`` replace what ``settings``
-    lead to; ``environ`` is where API keys are read from.
+    lead to; ``environ`` is where API keys are read from, ``data`` where attachments lie.
     """
 
     def __init__(
@@ -42,9 +43,16 @@ class TeamRunner:
         models: ModelRegistry | None = None,
         tools: ToolRegistry | None = None,
         environ: Mapping[str, str] | None = None,
+        data: ObjectStore | None = None,
     ) -> None:
         self._models = models or ModelRegistry(settings, environ=environ)
-        self._tools = tools or ToolRegistry(settings.tools)
+        self._served = set[str]()
+        self._tools = tools or ToolRegistry(settings.tools, data=data, environ=environ)
+
+    def check(self, agent: AgentSettings) -> None:
+        """Raise :class:`SettingsError` where a tool of ``agent`` does not exist or cannot be set up."""
+        self._served.add(agent.type)
+        self._tools.check(agent)
 
     async def run(self, task: AgentTask) -> AgentAnswer:
         """Answer ``task``; see :meth:`tasks.agents.types.AgentRunner.run`."""
@@ -55,61 +63,121 @@ class TeamRunner:
             if task.on_tool is not None:
                 task.on_tool(call)
 
-        bench = Bench(
-            self._tools.for_agent(task.agent), budget=task.agent.max_tool_calls, on_call=finished, permit=task.permit
-        )
-        client, label = self._models.client(task.agent, task.model)
-        assistant = AssistantAgent(
-            name=task.agent.type,
-            model_client=client,
-            workbench=bench,
-            system_message=instructions_for(task.agent),
-            reflect_on_tool_use=True,
-            max_tool_iterations=task.agent.max_tool_calls,
-        )
-        await _load(assistant, task.session_state)
-        response = await _within_deadline(assistant, bench, task)
-        # Only now: AutoGen's state is not consistent while it runs.
-        state = bounded(dict(await assistant.save_state()))
-        return AgentAnswer(
-            output=response.chat_message.to_text().strip(),
-            model=client.label or label,
-            usage=_usage(response, len(steps)),
-            steps=tuple(steps),
-            session_state=state,
-            escalated=task.agent.type == HUMAN_ESCALATION,
-        )
+        calls = Calls.of(task, self._tools.context(task), finished)
+        meter = Meter(task.agent)
+        async with contextlib.AsyncExitStack() as stack:
+            assembly = _Assembly(task, self._models, self._tools, calls, meter, stack)
+            shape = await assembly.shape()
+            await shape.load(task.session_state)
+            output = await _within_deadline(shape, task, calls, meter)
+            why = abstained(output)
+            return AgentAnswer(
+                output=why or output,
+                model=assembly.label,
+                usage=meter.usage(len(steps)),
+                steps=tuple(steps),
+                session_state=await shape.state(),
+                escalated=why is not None or task.agent.type == HUMAN_ESCALATION,
+            )
+
+    async def preload(self, models: Iterable[str]) -> None:
+        """Make the clients of ``models`` now, and open their connections."""
+        await self._models.preload(models)
+
+    async def configure(self, settings: Settings) -> None:
+        """Let models be what ``settings`` say from now on; running requests end on what they began with.
+
+        Raises:
+            SettingsError: a tool cannot be set up. Nothing has changed.
+        """
+        for agent in settings.agents:
+            if agent.type in self._served:
+                self.check(agent)
+        await self._models.configure(settings)
 
     async def close(self) -> None:
-        """Close the running loop's connections to models."""
+        """Close the connections to models and tools."""
         await self._models.close()
+        await self._tools.close()
 
 
-async def _load(assistant: AssistantAgent, state: dict[str, Any] | None) -> None:
-    if not state:
-        return
-    try:
-        await assistant.load_state(bounded(state))
-    except ValidationError as error:
-        # Without pydantic's words: they quote the conversation.
-        raise InvalidInput("session_state: is not the saved state of an agent") from error
+class _Assembly:
+    """Puts together what answers one task. Its models' connections stay open as long as ``stack``."""
+
+    def __init__(
+        self,
+        task: AgentTask,
+        models: ModelRegistry,
+        tools: ToolRegistry,
+        calls: Calls,
+        meter: Meter,
+        stack: contextlib.AsyncExitStack,
+    ) -> None:
+        self._task = task
+        self._models = models
+        self._tools = tools
+        self._calls = calls
+        self._meter = meter
+        self._stack = stack
+        self._clients: list[tuple[ModelClient, str]] = []
+
+    @property
+    def label(self) -> str:
+        """Return what results call the models that answered, each once."""
+        return " + ".join(dict.fromkeys(client.label or label for client, label in self._clients))
+
+    async def shape(self) -> Shape:
+        """Return the assistant or the team of the task's agent type."""
+        agent = self._task.agent
+        if agent.team is None:
+            client = await self._client(agent.model, agent.temperature, agent.max_tokens)
+            bench = await self._bench(agent.tools)
+            able = self._models.resolve(self._task.model or agent.model).settings.plans
+            told = instructions_for(agent, may_abstain=able)
+            return Single(assistant(agent.type, client, bench, instructions=told, max_tool_calls=agent.max_tool_calls))
+        members = []
+        for member in agent.team.members:
+            client = await self._client(member.model or agent.model, member.temperature, member.max_tokens)
+            bench = await self._bench(member.tools)
+            told = member.instructions
+            members.append(
+                assistant(member.name, client, bench, instructions=told, max_tool_calls=agent.max_tool_calls)
+            )
+        chooser = client
+        if agent.team.shape == "selector":
+            chooser = await self._client(agent.model, 0.0, agent.max_tokens)
+        group = Group(agent.team, members, chooser)
+        self._stack.push_async_callback(group.stop)
+        return group
+
+    async def _bench(self, tools: Sequence[str]) -> Bench:
+        return Bench(await self._tools.ready(tools, self._task), self._calls)
+
+    async def _client(self, model: str | None, temperature: float, max_tokens: int | None) -> ModelClient:
+        opened = self._models.using(self._task.model or model, temperature=temperature, max_tokens=max_tokens)
+        self._clients.append(await self._stack.enter_async_context(opened))
+        return MeteredClient(self._clients[-1][0], self._meter)
 
 
-async def _within_deadline(assistant: AssistantAgent, bench: Bench, task: AgentTask) -> Response:
-    """Run ``assistant`` once, and have let go of it when this returns or raises.
+async def _within_deadline(shape: Shape, task: AgentTask, calls: Calls, meter: Meter) -> str:
+    """Run ``shape`` once, and have let go of it when this returns or raises.
 
     The deadline is our own: AutoGen waits for ever where a tool call is cancelled at the wrong moment.
     """
     token = CancellationToken()
-    work = asyncio.ensure_future(assistant.on_messages([TextMessage(content=task.text, source="user")], token))
+    work = asyncio.ensure_future(shape.run(task.text, token))
+    broken = asyncio.ensure_future(calls.broken.wait())
     try:
-        done, _ = await asyncio.wait({work}, timeout=task.agent.deadline_seconds)
+        await asyncio.wait({work, broken}, timeout=task.agent.deadline_seconds, return_when=asyncio.FIRST_COMPLETED)
     except asyncio.CancelledError:
-        await _let_go(work, bench, token)
+        await _let_go({work, *meter.running, *calls.running}, token)
         raise
-    if not done:
-        await _let_go(work, bench, token)
-        raise ModelError(f"deadline: agent {task.agent.type} gave no answer within {task.agent.deadline_seconds:g} s")
+    finally:
+        broken.cancel()
+    if calls.fault or not work.done():
+        await _let_go({work, *meter.running, *calls.running}, token)
+        late = f"deadline: agent {task.agent.type} gave no answer within {task.agent.deadline_seconds:g} s"
+        raise calls.fault or ModelError(late)
     try:
         return work.result()
     except SluiceError:
@@ -117,28 +185,20 @@ async def _within_deadline(assistant: AssistantAgent, bench: Bench, task: AgentT
     except asyncio.CancelledError as error:
         raise ModelError(f"agent {task.agent.type} was cancelled from within") from error
     except Exception as error:
+        if meter.fault:
+            raise meter.fault from error
         # AutoGen's own exceptions may quote the conversation, so only their kind is passed on.
         raise ModelError(f"agent {task.agent.type} failed: {type(error).__name__}") from error
 
 
-async def _let_go(work: asyncio.Future[Response], bench: Bench, token: CancellationToken) -> None:
+async def _let_go(running: set[asyncio.Future[Any]], token: CancellationToken) -> None:
     token.cancel()
-    work.cancel()
-    running: set[asyncio.Future[Any]] = {work, *bench.running}
+    for left in running:
+        left.cancel()
     await asyncio.wait(running, timeout=_GRACE_SECONDS)
     for left in running:
         # Whatever comes of it later is of no interest, and must not be reported as forgotten.
         left.add_done_callback(lambda future: future.cancelled() or future.exception())
-
-
-def _usage(response: Response, tool_calls: int) -> Usage:
-    messages = [*(response.inner_messages or ()), response.chat_message]
-    spent = [message.models_usage for message in messages if message.models_usage is not None]
-    return Usage(
-        input_tokens=sum(usage.prompt_tokens for usage in spent),
-        output_tokens=sum(usage.completion_tokens for usage in spent),
-        tool_calls=tool_calls,
-    )
 
 
 def _step(call: ToolCall) -> Step:

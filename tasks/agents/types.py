@@ -5,12 +5,13 @@ Nothing here imports AutoGen, so the port costs nothing where no agent runs.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
+from tasks.contracts.journal import CallOutcome, JournalKey, Scope
 from tasks.contracts.result import Step, Usage
-from tasks.settings import AgentSettings
+from tasks.settings import AgentSettings, Settings
 
 HUMAN_ESCALATION: Final = "human_escalation"
 """The agent type whose answers are briefs for a person, not answers to the caller."""
@@ -20,7 +21,8 @@ HUMAN_ESCALATION: Final = "human_escalation"
 class ToolCall:
     """One finished tool call. ``arguments`` are as the model gave them, not redacted.
 
-    ``error`` is what the agent was told when ``ok`` is false, else empty.
+    ``error`` is what the agent was told when ``ok`` is false, ``code`` that error's; both else empty. ``replayed``: the
+    call was made by an earlier attempt, and its outcome read from the journal.
     """
 
     name: str
@@ -28,6 +30,33 @@ class ToolCall:
     ok: bool
     error: str
     milliseconds: float
+    code: str = ""
+    replayed: bool = False
+
+
+class Journal(Protocol):
+    """Remembers the tool calls that must not happen twice. The real one is :mod:`tasks.stores.journal`."""
+
+    async def calls(self, scope: Scope) -> dict[JournalKey, bool]:
+        """Return the calls of ``scope`` that were begun or have ended; true for those that have ended."""
+        ...
+
+    async def begin(self, key: JournalKey) -> CallOutcome | None:
+        """Record durably that the call begins; return its outcome where another attempt has made it since.
+
+        Raises:
+            CallInDoubt: another attempt began it and has not ended it.
+            StoreError: it is not on record. The call must not be made.
+        """
+        ...
+
+    async def end(self, key: JournalKey, outcome: CallOutcome) -> None:
+        """Record durably how the call ended. Does nothing where that is on record already."""
+        ...
+
+    async def outcome(self, key: JournalKey) -> CallOutcome:
+        """Return how the call ended; raises :class:`NotFound`."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +66,9 @@ class AgentTask:
     ``model`` overrides the agent's own. ``session_state`` is the ``session_state`` of the session's previous
     answer, ``None`` on its first turn and without a session. ``on_tool`` is called on the event loop, once
     for each finished tool call and before the answer; it must not block. ``permit`` is asked before each tool
-    call, by the tool's name, and raises :class:`Denied` where the caller may not use it.
+    call, by the tool's name, and raises :class:`Denied` where the caller may not use it. ``revision`` and ``step``
+    say which part of the request this is. ``journal`` keeps calls that are not idempotent from being repeated;
+    without one nothing does. ``attachments`` are the keys of objects that tools may read.
     """
 
     agent: AgentSettings
@@ -48,6 +79,15 @@ class AgentTask:
     session_state: dict[str, Any] | None = None
     on_tool: Callable[[ToolCall], None] | None = None
     permit: Callable[[str], Awaitable[None]] | None = None
+    revision: int = 1
+    step: str = ""
+    journal: Journal | None = None
+    attachments: tuple[str, ...] = ()
+
+    @property
+    def scope(self) -> Scope:
+        """Return which step of which revision this is."""
+        return Scope(self.tenant, self.request_id, self.revision, self.step)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +105,26 @@ class AgentAnswer:
     escalated: bool = False
 
 
+class Planner(Protocol):
+    """Writes the plan of a request, and the answer from what its steps found. Concurrency as in a runner."""
+
+    async def draft(self, task: AgentTask) -> AgentAnswer | None:
+        """Return what the model of ``task`` says when asked for a plan in JSON, unread; None where it cannot plan.
+
+        Raises:
+            ModelError: as :meth:`AgentRunner.run`.
+        """
+        ...
+
+    async def conclude(self, task: AgentTask, found: str, composed: str) -> AgentAnswer:
+        """Answer ``task.text`` from ``found``, which tells what the steps did; with ``composed`` where no model can.
+
+        Raises:
+            ModelError: as :meth:`AgentRunner.run`.
+        """
+        ...
+
+
 class AgentRunner(Protocol):
     """Runs one agent for one request. Safe to call concurrently on one event loop."""
 
@@ -76,7 +136,16 @@ class AgentRunner(Protocol):
             ModelRefused: the model's endpoint refuses. Trying again does not help.
             SettingsError: the agent names a tool that does not exist.
             InvalidInput: ``session_state`` is not the state of a session.
+            CallInDoubt: an earlier attempt began a call that is not idempotent, and nobody knows its end.
         """
+        ...
+
+    async def preload(self, models: Iterable[str]) -> None:
+        """Make ready for ``models``, which are about to be asked. What fails is tried again when it is used."""
+        ...
+
+    async def configure(self, settings: Settings) -> None:
+        """Let the names of models mean what ``settings`` say, from the next request on."""
         ...
 
     async def close(self) -> None:

@@ -18,7 +18,7 @@ from tasks.audit.note import spell
 from tasks.audit.segment import Ring
 from tasks.contracts.base import sha256
 from tasks.errors import IntegrityError, NotFound
-from tasks.stores.objects import ObjectStore
+from tasks.stores.objects import ReadableStore
 from tasks.stores.versions import Layers, Versions
 
 _PREFIXES = (keys.AUDIT_PREFIX, keys.CHECKPOINTS, keys.LEDGER)
@@ -35,7 +35,7 @@ class _Cover(NamedTuple):
 class Beneath:
     """An object store that reads below covers. ``junk`` counts layers over or under which nothing genuine is hidden."""
 
-    def __init__(self, store: ObjectStore, versions: Versions, ring: Ring) -> None:
+    def __init__(self, store: ReadableStore, versions: Versions, ring: Ring) -> None:
         self._store = store
         self._versions = versions
         self._ring = ring
@@ -56,19 +56,15 @@ class Beneath:
         """Return what was covered, but for segments that are marked as deleted because their time is over."""
         return [_fault(cover) for cover in self._covers.values() if not _is_expired(cover.layers, expired_before)]
 
-    async def create(self, key: str, data: bytes) -> None:
-        """See :class:`tasks.stores.objects.ObjectStore`."""
-        await self._store.create(key, data)
-
     async def get(self, key: str) -> bytes:
-        """See :class:`tasks.stores.objects.ObjectStore`."""
+        """See :class:`tasks.stores.objects.ReadableStore`."""
         cover = self._covers.get(key)
         if cover is None:
             return await self._store.get(key)
         return await self._versions.get(key, cover.version, _MOST_BYTES)
 
     async def read(self, key: str) -> AsyncIterator[bytes]:
-        """See :class:`tasks.stores.objects.ObjectStore`."""
+        """See :class:`tasks.stores.objects.ReadableStore`."""
         if key in self._covers:
             yield await self.get(key)
             return
@@ -76,11 +72,11 @@ class Beneath:
             yield piece
 
     async def exists(self, key: str) -> bool:
-        """See :class:`tasks.stores.objects.ObjectStore`."""
+        """See :class:`tasks.stores.objects.ReadableStore`."""
         return key in self._covers or await self._store.exists(key)
 
     async def list(self, prefix: str, *, after: str = "") -> AsyncIterator[str]:
-        """See :class:`tasks.stores.objects.ObjectStore`."""
+        """See :class:`tasks.stores.objects.ReadableStore`."""
         deleted = sorted(
             (
                 key

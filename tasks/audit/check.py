@@ -13,7 +13,7 @@ from tasks.audit.ledger import Leaf
 from tasks.audit.segment import Ring
 from tasks.contracts.base import sha256
 from tasks.errors import NotFound
-from tasks.stores.objects import ObjectStore, get_at_most
+from tasks.stores.objects import ReadableStore, get_at_most
 
 _AHEAD: Final = 64
 """Segments on their way from the store."""
@@ -52,7 +52,7 @@ def unsealed(key: str) -> Leaf:
 
 
 async def read_checked(
-    store: ObjectStore, ring: Ring, leaves: Sequence[Leaf]
+    store: ReadableStore, ring: Ring, leaves: Sequence[Leaf]
 ) -> AsyncIterator[tuple[Leaf, Checked | None]]:
     """Yield each leaf and what its segment says, None where it is not there; in order, read ahead."""
     ahead: deque[tuple[Leaf, asyncio.Task[bytes | None]]] = deque()
@@ -71,7 +71,7 @@ async def read_checked(
             task.cancel()
 
 
-async def present(store: ObjectStore, key: str, most: int = segment.MOST_STORED) -> bytes | None:
+async def present(store: ReadableStore, key: str, most: int = segment.MOST_STORED) -> bytes | None:
     """Return the bytes at ``key``, None where there are none; of what is too large to hold only the beginning."""
     try:
         return await get_at_most(store, key, most)

@@ -19,7 +19,7 @@ from tasks.audit.note import spell
 from tasks.contracts.audit import GENESIS
 from tasks.contracts.base import canonical, sha256
 from tasks.errors import IntegrityError
-from tasks.stores.objects import ObjectStore, get_at_most
+from tasks.stores.objects import ReadableStore, get_at_most
 
 ROTATE: Final = timedelta(minutes=5)
 """A process that wrote nothing for so long begins a new stream."""
@@ -138,12 +138,12 @@ def leaf_lines(leaves: Iterable[Leaf]) -> bytes:
     return b"".join(leaf.line + b"\n" for leaf in leaves)
 
 
-async def read_note(store: ObjectStore, number: int) -> bytes:
+async def read_note(store: ReadableStore, number: int) -> bytes:
     """Return checkpoint ``number`` as it is stored; raises :class:`NotFound`."""
     return await get_at_most(store, keys.checkpoint(number), MOST_NOTE_BYTES)
 
 
-async def read_leaves(store: ObjectStore, number: int, digest: str) -> list[Leaf]:
+async def read_leaves(store: ReadableStore, number: int, digest: str) -> list[Leaf]:
     """Return what checkpoint ``number`` seals; raises :class:`NotFound`, :class:`IntegrityError`."""
     content = _unpack(await get_at_most(store, keys.leaves(number, digest), _MOST_STORED), digest)
     try:
@@ -155,12 +155,12 @@ async def read_leaves(store: ObjectStore, number: int, digest: str) -> list[Leaf
     return leaves
 
 
-async def read_state(store: ObjectStore, number: int, digest: str) -> State:
+async def read_state(store: ReadableStore, number: int, digest: str) -> State:
     """Return the state at checkpoint ``number``; raises as :func:`read_leaves`."""
     return State.from_lines(_unpack(await get_at_most(store, keys.ledger_state(number, digest), _MOST_STORED), digest))
 
 
-async def newest(store: ObjectStore) -> int:
+async def newest(store: ReadableStore) -> int:
     """Return the number of the newest checkpoint, -1 where there is none. Its requests grow with the logarithm.
 
     Raises:
@@ -185,7 +185,7 @@ async def newest(store: ObjectStore) -> int:
     return low
 
 
-async def _follow(store: ObjectStore, number: int) -> int:
+async def _follow(store: ReadableStore, number: int) -> int:
     """Another sealer wrote while we looked."""
     while await store.exists(keys.checkpoint(number + 1)):
         number += 1

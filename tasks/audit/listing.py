@@ -6,13 +6,13 @@ from collections.abc import AsyncIterator, Iterable
 from datetime import datetime, timedelta
 
 from tasks import keys
-from tasks.stores.objects import ObjectStore
+from tasks.stores.objects import ReadableStore
 
 
 class Listing:
     """The listing of segments, read no further than the checkpoints have come. Memory holds what lies between."""
 
-    def __init__(self, store: ObjectStore) -> None:
+    def __init__(self, store: ReadableStore) -> None:
         self._store = store
         self._keys: AsyncIterator[str] | None = None
         self._next: str | None = None

@@ -17,7 +17,7 @@ from tasks.audit.read import DELAY, Skipped, Wanted, born, fetched, matching, re
 from tasks.audit.segment import Ring
 from tasks.contracts.base import sha256
 from tasks.errors import NotFound, NotReady
-from tasks.stores.objects import ObjectStore
+from tasks.stores.objects import ReadableStore
 
 FORMAT: Final = "sluice-proof/1"
 
@@ -31,7 +31,7 @@ class _Sealing(NamedTuple):
 
 
 async def prove(
-    store: ObjectStore, ring: Ring, request_id: str, *, tenant: str | None = None, skipped: Skipped = refuse
+    store: ReadableStore, ring: Ring, request_id: str, *, tenant: str | None = None, skipped: Skipped = refuse
 ) -> dict[str, Any]:
     """Return the proof as JSON values: one part for each segment with records of the request.
 
@@ -82,7 +82,7 @@ async def _part(finder: _Finder, key: str, found: segment.Unpacked, shown: dict[
 class _Finder:
     """Finds the checkpoint that sealed a segment: by time, then onwards. Holds the last one."""
 
-    def __init__(self, store: ObjectStore, ring: Ring) -> None:
+    def __init__(self, store: ReadableStore, ring: Ring) -> None:
         self._store = store
         self._ring = ring
         self._newest: int | None = None

@@ -22,7 +22,7 @@ from tasks.audit.segment import Ring
 from tasks.contracts.audit import AuditRecord
 from tasks.contracts.base import parse_versioned
 from tasks.errors import IntegrityError, MalformedMessage, NewerSchema
-from tasks.stores.objects import ObjectStore
+from tasks.stores.objects import ReadableStore
 
 DELAY: Final = timedelta(minutes=10)
 """How much later than its records a segment's key may be, with clocks that differ."""
@@ -82,7 +82,7 @@ def refuse(key: str, reason: str) -> None:
 
 
 async def fetched(
-    store: ObjectStore, *, since: datetime | None = None, until: datetime | None = None
+    store: ReadableStore, *, since: datetime | None = None, until: datetime | None = None
 ) -> AsyncIterator[tuple[str, bytes]]:
     """Yield (key, bytes) of the segments whose keys lie between the times, sorted by key, read ahead."""
     ahead: deque[tuple[str, asyncio.Task[bytes | None]]] = deque()
@@ -131,7 +131,7 @@ def matching(key: str, found: segment.Unpacked, wanted: Wanted, ring: Ring | Non
 
 
 async def find(
-    store: ObjectStore, wanted: Wanted, *, ring: Ring | None = None, skipped: Skipped = refuse
+    store: ReadableStore, wanted: Wanted, *, ring: Ring | None = None, skipped: Skipped = refuse
 ) -> AsyncIterator[AuditRecord]:
     """Yield the records that match, by segment: memory does not grow with their number.
 
@@ -155,7 +155,7 @@ def _start(wanted: Wanted) -> datetime | None:
 
 
 async def read(
-    store: ObjectStore, *, request_id: str | None = None, ring: Ring | None = None, skipped: Skipped = refuse
+    store: ReadableStore, *, request_id: str | None = None, ring: Ring | None = None, skipped: Skipped = refuse
 ) -> list[AuditRecord]:
     """Return the records of ``request_id``, or all, by time; see :func:`find`."""
     found = [record async for record in find(store, Wanted(request_id=request_id), ring=ring, skipped=skipped)]
@@ -163,7 +163,7 @@ async def read(
 
 
 async def search(
-    store: ObjectStore, wanted: Wanted, limit: int, *, ring: Ring | None = None, skipped: Skipped = refuse
+    store: ReadableStore, wanted: Wanted, limit: int, *, ring: Ring | None = None, skipped: Skipped = refuse
 ) -> list[AuditRecord]:
     """Return the newest ``limit`` records that match, by time; no more than these are held. See :func:`find`."""
     newest: list[tuple[tuple[datetime, str, int], AuditRecord]] = []

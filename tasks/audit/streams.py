@@ -14,7 +14,7 @@ from tasks.audit.ledger import LOOK_BACK, Leaf, Mark, State
 from tasks.audit.note import Checkpoint
 from tasks.audit.segment import Ring
 from tasks.contracts.audit import GENESIS
-from tasks.stores.objects import ObjectStore
+from tasks.stores.objects import ReadableStore
 
 
 class Streams:
@@ -24,7 +24,7 @@ class Streams:
     """
 
     def __init__(
-        self, store: ObjectStore, ring: Ring, report: Verification, *, expired_before: datetime | None
+        self, store: ReadableStore, ring: Ring, report: Verification, *, expired_before: datetime | None
     ) -> None:
         self._store = store
         self._ring = ring

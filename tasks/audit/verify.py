@@ -23,7 +23,7 @@ from tasks.audit.segment import Ring
 from tasks.audit.streams import Streams
 from tasks.contracts.base import sha256
 from tasks.errors import IntegrityError, NotFound, StoreError
-from tasks.stores.objects import ObjectStore
+from tasks.stores.objects import ReadableStore
 from tasks.stores.versions import Versions
 
 START: Final = "0" * 64
@@ -43,13 +43,13 @@ class Options:
 
     since: int | None = None
     since_note: bytes | None = None
-    witness: ObjectStore | None = None
+    witness: ReadableStore | None = None
     expired_before: datetime | None = None
     progress: Callable[[int, int], None] = lambda done, total: None
     versions: Versions | None = None
 
 
-async def verify(store: ObjectStore, ring: Ring, options: Options | None = None) -> Verification:
+async def verify(store: ReadableStore, ring: Ring, options: Options | None = None) -> Verification:
     """Check everything from the first checkpoint, or after ``options.since``, to the newest segment."""
     chosen = options or Options()
     if chosen.versions is None:
@@ -70,7 +70,7 @@ async def verify(store: ObjectStore, ring: Ring, options: Options | None = None)
 
 
 class _Walk:
-    def __init__(self, store: ObjectStore, ring: Ring, options: Options) -> None:
+    def __init__(self, store: ReadableStore, ring: Ring, options: Options) -> None:
         self._store = store
         self._ring = ring
         self._options = options
@@ -236,7 +236,7 @@ class _Walk:
 
     # The witness, and what is said at the end -----------------------------------------------------------
 
-    async def _witness(self, witness: ObjectStore, first: int, expected: int) -> None:
+    async def _witness(self, witness: ReadableStore, first: int, expected: int) -> None:
         seen = first - 1
         async for key in witness.list(keys.CHECKPOINTS, after=keys.checkpoint(first - 1) if first else ""):
             number = keys.parse_checkpoint(key)

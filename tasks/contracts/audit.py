@@ -31,11 +31,18 @@ class Action(StrEnum):
     TOOL_CALLED = "tool.called"
     MODEL_OVERRIDE = "model.override"
     INTENT_OVERRIDE = "intent.override"
+    PLAN_CREATED = "plan.created"
+    PLAN_REFUSED = "plan.refused"
+    STEP_FINISHED = "step.finished"
     RESULT_WRITTEN = "result.written"
     SESSION_SAVED = "session.saved"
+    SESSION_READ = "session.read"
+    SESSION_DELETED = "session.deleted"
     ATTEMPT_FAILED = "attempt.failed"
     ATTEMPT_DISCARDED = "attempt.discarded"
     ESCALATION_OPENED = "escalation.opened"
+    ESCALATION_ANSWERED = "escalation.answered"
+    ESCALATION_READ = "escalation.read"
     MESSAGE_QUARANTINED = "message.quarantined"
     MODEL_PUBLISHED = "model.published"
     MODEL_PROMOTED = "model.promoted"
@@ -48,6 +55,8 @@ class Action(StrEnum):
     AUDIT_GAP = "audit.gap"
     ALERT_RAISED = "alert.raised"
     QUOTA_EXCEEDED = "quota.exceeded"
+    SETTINGS_RELOADED = "settings.reloaded"
+    SETTINGS_REFUSED = "settings.refused"
 
 
 class Decision(StrEnum):

@@ -7,6 +7,7 @@ import zlib
 from typing import Final, Literal
 
 from tasks.contracts.base import SCHEMA_VERSION, Contract, Identifier, Tenant, UtcDatetime, always, to_utc
+from tasks.contracts.plan import StepId
 from tasks.contracts.result import IntentInfo
 from tasks.contracts.words import Priority
 from tasks.errors import MalformedMessage
@@ -20,20 +21,22 @@ MAX_BODY_BYTES: Final = 512 * 1024
 class Body(Contract, frozen=True, kw_only=True):
     """The request's canonical body: inline as JSON, inline compressed, or in object storage.
 
-    For ``object`` there is no address here: it is derived from tenant, id and digest.
+    For ``object`` there is no address here: it is derived from tenant, id and digest. A step's message has no body
+    (``plan``): what is to be done stands in the stored plan.
     """
 
-    encoding: Literal["json", "zlib", "object"]
+    encoding: Literal["json", "zlib", "object", "plan"]
     data: str = always("")
 
 
 class Message(Contract, frozen=True, kw_only=True):
-    """One request on its way to a pool. ``grant`` is the signed grant once grants exist."""
+    """One request, or one ``step`` of its plan, on its way to a pool. ``grant`` is the signed grant."""
 
     schema_version: str = always(SCHEMA_VERSION)
     id: Identifier
     tenant: Tenant
     revision: int = always(1)
+    step: StepId | None = None
     digest: str
     grant: str | None = None
     body: Body
@@ -44,6 +47,7 @@ class Message(Contract, frozen=True, kw_only=True):
     accepted_at: UtcDatetime
     agent_type: str | None = None
     fallback_from: str | None = None
+    fallback_code: str | None = None
     intent: IntentInfo | None = None
     routed_at: UtcDatetime | None = None
     classify_ms: float | None = None
@@ -72,7 +76,7 @@ def decode_body(body: Body) -> bytes:
     """
     if body.encoding == "json":
         return body.data.encode()
-    if body.encoding == "object":
+    if body.encoding in {"object", "plan"}:
         raise MalformedMessage("this body lies in object storage")
     unpacker = zlib.decompressobj()
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import StrEnum
 
 from tasks.contracts.base import SCHEMA_VERSION, Contract, UtcDatetime, always, to_utc
@@ -68,20 +69,39 @@ class Timings(Contract, frozen=True, kw_only=True):
 
 
 class Step(Contract, frozen=True, kw_only=True):
-    """One thing that an agent did on the way: a tool call or a turn."""
+    """One thing that was done on the way: a tool call, or a step of the request's plan.
+
+    A step of a plan has an ``agent``, and only that has what follows it: ``detail`` is then its instruction,
+    ``depends_on`` are the names of others, ``steps`` its own tool calls, and ``status`` is None where it had not ended.
+    """
 
     name: str
     detail: str = always("")
     ok: bool = always(True)
     milliseconds: float | None = None
+    agent: AgentInfo | None = None
+    status: Status | None = None
+    error: ErrorInfo | None = None
+    started_at: UtcDatetime | None = None
+    finished_at: UtcDatetime | None = None
+    usage: Usage | None = None
+    depends_on: tuple[str, ...] | None = None
+    steps: tuple[Step, ...] | None = None
+
+    def __post_init__(self) -> None:
+        to_utc(self, "started_at", "finished_at")
 
 
 class Result(Contract, frozen=True, kw_only=True):
-    """The one outcome of a revision of a request. ``attempt`` tells a retried write from a lost race."""
+    """The one outcome of a revision of a request, or of the ``step`` of its plan.
+
+    ``attempt`` tells a retried write from a lost race. ``usage`` has that of the steps of a plan in it.
+    """
 
     schema_version: str = always(SCHEMA_VERSION)
     request_id: str
     revision: int = always(1)
+    step: str | None = None
     tenant: str
     status: Status
     intent: IntentInfo | None = None
@@ -94,3 +114,23 @@ class Result(Contract, frozen=True, kw_only=True):
     steps: tuple[Step, ...] = always(())
     request_digest: str
     attempt: str
+
+
+def total(usages: Iterable[Usage]) -> Usage:
+    """Return what ``usages`` are together."""
+    found = tuple(usages)
+    return Usage(
+        input_tokens=sum(usage.input_tokens for usage in found),
+        output_tokens=sum(usage.output_tokens for usage in found),
+        tool_calls=sum(usage.tool_calls for usage in found),
+    )
+
+
+def own_usage(result: Result) -> Usage:
+    """Return the usage of ``result`` without that of the steps of its plan."""
+    steps = total(step.usage for step in result.steps if step.usage)
+    return Usage(
+        input_tokens=result.usage.input_tokens - steps.input_tokens,
+        output_tokens=result.usage.output_tokens - steps.output_tokens,
+        tool_calls=result.usage.tool_calls - steps.tool_calls,
+    )

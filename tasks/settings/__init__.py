@@ -1,10 +1,19 @@
 """The shape of the settings: one frozen object. :mod:`tasks.settings_load` reads it from a file and the environment."""
 
-from tasks.settings.agents import AgentSettings, ApiToolSettings, ModelSettings, SqlToolSettings, ToolSettings
+from tasks.settings.agents import AgentSettings, MemberSettings, PlanSettings, TeamSettings
 from tasks.settings.base import EMBEDDED, Section
 from tasks.settings.doors import BucketSource, EventSettings, HttpSettings, JwtSettings, QueueSource
-from tasks.settings.queues import LeaseSettings, PoolSettings, QueueSettings, ScalingSettings
+from tasks.settings.models import BreakerSettings, ModelCacheSettings, ModelSettings
+from tasks.settings.queues import LeaseSettings, PoolSettings, QueueSettings, ScalingSettings, ShardSettings
 from tasks.settings.routing import IntentSettings, RoutingSettings
+from tasks.settings.sessions import SessionSettings
+from tasks.settings.tools import (
+    ApiToolSettings,
+    AttachmentSettings,
+    McpServerSettings,
+    SqlToolSettings,
+    ToolSettings,
+)
 from tasks.settings.trust import (
     AlertRule,
     AlertTargets,
@@ -26,7 +35,9 @@ __all__ = [
     "AlertTargets",
     "AlertType",
     "ApiToolSettings",
+    "AttachmentSettings",
     "AuditSettings",
+    "BreakerSettings",
     "BucketSource",
     "EventSettings",
     "GrantSettings",
@@ -34,7 +45,11 @@ __all__ = [
     "IntentSettings",
     "JwtSettings",
     "LeaseSettings",
+    "McpServerSettings",
+    "MemberSettings",
+    "ModelCacheSettings",
     "ModelSettings",
+    "PlanSettings",
     "PolicySettings",
     "PoolSettings",
     "Price",
@@ -44,9 +59,12 @@ __all__ = [
     "RoutingSettings",
     "ScalingSettings",
     "Section",
+    "SessionSettings",
     "Settings",
+    "ShardSettings",
     "SigningSettings",
     "SqlToolSettings",
+    "TeamSettings",
     "TenantQuota",
     "ToolSettings",
 ]

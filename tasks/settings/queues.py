@@ -8,21 +8,50 @@ import msgspec
 
 from tasks.settings.base import Count, Positive, Section
 
+ShardName = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?\Z")]
+"""A zone or a cluster."""
+
+
+class ShardSettings(Section, frozen=True, kw_only=True):
+    """What one shard has otherwise than its pool. With ``drain`` it does what it has and gets nothing new."""
+
+    max_workers: Count | None = None
+    concurrency: Count | None = None
+    requests_per_worker: Count | None = None
+    bandwidth_mbit: Positive | None = None
+    drain: bool = False
+
 
 class PoolSettings(Section, frozen=True, kw_only=True):
-    """How a pool scales: worker processes, and requests at a time in each."""
+    """How a pool scales: worker processes, and requests at a time in each.
+
+    ``shards`` by name take its place, each a pool of its own. ``bandwidth_mbit`` is what a worker's machine can
+    transfer, in megabits a second: how much of it is free counts when a shard is chosen.
+    """
 
     max_workers: Count = 1
     concurrency: Count = 16
     requests_per_worker: Count = 32
+    bandwidth_mbit: Positive = 1000
+    shards: dict[ShardName, ShardSettings] = msgspec.field(default_factory=dict)
+
+    def shard(self, name: str) -> PoolSettings:
+        """Return how the shard ``name`` scales."""
+        own = msgspec.structs.asdict(self.shards[name])
+        changes = {key: value for key, value in own.items() if key != "drain" and value is not None}
+        return self.changed(shards={}, **changes)
 
 
 class ScalingSettings(Section, frozen=True, kw_only=True):
-    """``pools`` overrides the defaults by pool name (``intent``, ``agents.<type>``)."""
+    """``pools`` overrides the defaults by pool name (``intent``, ``agents.<type>``).
+
+    ``cold_start_seconds``: so long a shard may take from nothing to the first sign of life of a worker.
+    """
 
     polling_seconds: Positive = 1
     cooldown_seconds: Positive = 10
     grace_seconds: Positive = 30
+    cold_start_seconds: Positive = 30
     default: PoolSettings = PoolSettings()
     pools: dict[str, PoolSettings] = msgspec.field(default_factory=dict)
 

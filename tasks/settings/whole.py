@@ -9,11 +9,14 @@ import msgspec
 
 from tasks import keys
 from tasks.errors import InvalidInput
-from tasks.settings.agents import DEFAULT_AGENTS, AgentSettings, ModelSettings, ToolSettings
-from tasks.settings.base import EMBEDDED, Positive, Section
+from tasks.settings.agents import DEFAULT_AGENTS, AgentSettings
+from tasks.settings.base import EMBEDDED, Contradiction, Place, Positive, Section
 from tasks.settings.doors import EventSettings, HttpSettings
+from tasks.settings.models import ModelCacheSettings, ModelSettings
 from tasks.settings.queues import LeaseSettings, PoolSettings, QueueSettings, ScalingSettings
 from tasks.settings.routing import IntentSettings, RoutingSettings
+from tasks.settings.sessions import SessionSettings
+from tasks.settings.tools import ToolSettings
 from tasks.settings.trust import AuditSettings, GrantSettings, PolicySettings, QuotaSettings, SigningSettings
 
 
@@ -36,6 +39,7 @@ class Settings(Section, frozen=True, kw_only=True):
 
     agents: tuple[AgentSettings, ...] = DEFAULT_AGENTS
     models: dict[str, ModelSettings] = msgspec.field(default_factory=dict)
+    model_cache: ModelCacheSettings = ModelCacheSettings()
     routing: RoutingSettings = RoutingSettings()
     intent: IntentSettings = IntentSettings()
     scaling: ScalingSettings = ScalingSettings()
@@ -49,30 +53,82 @@ class Settings(Section, frozen=True, kw_only=True):
     tools: ToolSettings = ToolSettings()
     http: HttpSettings = HttpSettings()
     events: EventSettings = EventSettings()
+    sessions: SessionSettings = SessionSettings()
 
     def __post_init__(self) -> None:
-        """Add the agent types that were left out; raise :class:`ValueError` where a name leads nowhere."""
+        """Add the agent types that were left out; raise :class:`Contradiction` where keys do not go together."""
         named = [agent.type for agent in self.agents]
         missing = tuple(agent for agent in DEFAULT_AGENTS if agent.type not in named)
         msgspec.structs.force_setattr(self, "agents", (*self.agents, *missing))
-        if wrong := "; ".join(self._contradictions()):
-            raise ValueError(wrong)
+        if wrong := list(self._contradictions()):
+            raise Contradiction(wrong)
 
-    def _contradictions(self) -> Iterator[str]:
+    def _contradictions(self) -> Iterator[tuple[Place, str]]:
         types = self.agent_types
         if twice := {name for name in types if types.count(name) > 1}:
-            yield f"agents: agent type listed twice: {', '.join(sorted(twice))}"
-        targets = {f"routing.intents.{intent}": target for intent, target in self.routing.intents.items()}
-        targets["routing.fallback"] = self.routing.fallback
-        targets |= {f"agents.{agent.type}.fallback": agent.fallback for agent in self.agents if agent.fallback}
-        for key, target in targets.items():
+            yield ("agents",), f"agents: agent type listed twice: {', '.join(sorted(twice))}"
+        routing = self.routing
+        targets: dict[Place, str] = {("routing", "intents", intent): to for intent, to in routing.intents.items()}
+        targets["routing", "fallback"] = routing.fallback
+        for place, target in targets.items():
             if target not in types:
-                yield f"{key} names {target!r}, which is not an agent type ({', '.join(sorted(set(types)))})"
+                yield place, self._nowhere(".".join(place), target)
+        for number, agent in enumerate(self.agents):
+            for key, text in self._about(agent):
+                yield ("agents", str(number), *key), f"agents.{agent.type}.{'.'.join(key)}{text}"
+        for name, model in self.models.items():
+            if model.provider == "azure" and not model.base_url:
+                yield ("models", name), f"models.{name}.base_url: provider azure needs the address of your resource"
         quotas = {"default": self.quotas.default, **self.quotas.tenants}
         if not self.quotas.prices and (spenders := [name for name, quota in quotas.items() if quota.money_per_day]):
-            yield f"quotas: money_per_day of {', '.join(spenders)} needs quotas.prices to count by"
-        if unknown := set(self.scaling.pools) - set(self.pools):
-            yield f"scaling.pools names no pool: {', '.join(sorted(unknown))}; pools: {', '.join(self.pools)}"
+            yield ("quotas",), f"quotas: money_per_day of {', '.join(spenders)} needs quotas.prices to count by"
+        yield from self._about_pools()
+
+    def _about_pools(self) -> Iterator[tuple[Place, str]]:
+        """Yield what is wrong with ``scaling``."""
+        known = self._bases
+        if unknown := set(self.scaling.pools) - set(known):
+            pools = ", ".join(sorted(unknown))
+            yield ("scaling", "pools"), f"scaling.pools names no pool: {pools}; pools: {', '.join(known)}"
+        if self.scaling.default.shards:
+            yield ("scaling", "default", "shards"), "scaling.default.shards: name the pool, under scaling.pools"
+        for name, pool in self.scaling.pools.items():
+            place = ("scaling", "pools", name, "shards")
+            if pool.shards and name == keys.INTENT_POOL:
+                yield place, f"{'.'.join(place)}: only agent pools have shards, chosen by the intent pool"
+            for shard in pool.shards:
+                if f"{shard}-".startswith("high-"):
+                    yield (*place, shard), f"{'.'.join((*place, shard))}: `high` names the queue of high priority"
+
+    def _about(self, agent: AgentSettings) -> Iterator[tuple[Place, str]]:
+        """Yield what is wrong with ``agent``: the key below it, and what to say behind the key's name."""
+        if agent.fallback and agent.fallback not in self.agent_types:
+            yield ("fallback",), self._nowhere("", agent.fallback)
+        elif cycle := self._fallback_cycle(agent):
+            yield ("fallback",), f" leads back to itself: {' -> '.join(cycle)}"
+        team = agent.team
+        if team is None:
+            return
+        names = [member.name for member in team.members]
+        if len(set(names)) < len(names):
+            yield ("team", "members"), f": two members have the same name ({', '.join(names)})"
+        if team.shape == "selector" and not team.until:
+            yield ("team",), ": shape selector needs `until`, the word that ends the talk"
+        if agent.tools:
+            yield ("tools",), ": name the tools at the team's members"
+
+    def _nowhere(self, key: str, target: str) -> str:
+        return f"{key} names {target!r}, which is not an agent type ({', '.join(sorted(set(self.agent_types)))})"
+
+    def _fallback_cycle(self, agent: AgentSettings) -> list[str]:
+        """Return the types from ``agent`` back to itself; empty where its fallbacks end."""
+        fallbacks = {other.type: other.fallback for other in self.agents}
+        passed = [agent.type]
+        while (following := fallbacks.get(passed[-1])) and following not in passed[1:]:
+            passed.append(following)
+            if following == agent.type:
+                return passed
+        return []
 
     @property
     def agent_types(self) -> tuple[str, ...]:
@@ -81,8 +137,20 @@ class Settings(Section, frozen=True, kw_only=True):
 
     @property
     def pools(self) -> tuple[str, ...]:
-        """Return every pool: the intent pool, then one for each agent type."""
-        return (keys.INTENT_POOL, *(keys.agent_pool(name) for name in self.agent_types))
+        """Return every pool: the intent pool, then one for each agent type, or in its place its shards."""
+        return tuple(name for base in self._bases for name in self.sharded.get(base, (base,)))
+
+    @property
+    def sharded(self) -> dict[str, tuple[str, ...]]:
+        """Return the pools that have shards, each with the names of these."""
+        pools = self.scaling.pools.items()
+        return {
+            name: tuple(keys.shard_pool(name, shard) for shard in pool.shards) for name, pool in pools if pool.shards
+        }
+
+    @property
+    def _bases(self) -> tuple[str, ...]:
+        return (keys.INTENT_POOL, *map(keys.agent_pool, self.agent_types))
 
     def agent(self, agent_type: str) -> AgentSettings:
         """Return the settings of ``agent_type``; raises :class:`InvalidInput` where there is none."""
@@ -96,7 +164,15 @@ class Settings(Section, frozen=True, kw_only=True):
         return self.routing.intents.get(intent, self.routing.fallback)
 
     def pool(self, name: str) -> PoolSettings:
-        """Return how the pool ``name`` scales."""
-        if name not in self.pools:
+        """Return how the pool ``name`` scales.
+
+        A pool that has shards is one all the same: what waited in its queues before it had them is still to be done.
+        """
+        if name not in self.pools and name not in self.sharded:
             raise InvalidInput(f"no pool {name!r}; there are {', '.join(self.pools)}")
-        return self.scaling.pools.get(name, self.scaling.default)
+        base, shard = keys.base_pool(name), keys.shard_of(name)
+        pool = self.scaling.pools.get(base, self.scaling.default)
+        own = next((agent.concurrency for agent in self.agents if keys.agent_pool(agent.type) == base), None)
+        if own:
+            pool = pool.changed(concurrency=own)
+        return pool.shard(shard) if shard else pool

@@ -1,4 +1,7 @@
-"""What live workers and the autoscaler say of themselves, for people to read. Nothing decides by it."""
+"""What live workers and the autoscaler say of themselves, for people to read.
+
+The coordinator of shards goes by the loads of the workers: who lies costs balance, and no request.
+"""
 
 from __future__ import annotations
 

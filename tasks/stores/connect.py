@@ -11,8 +11,11 @@ from tasks.settings import Settings
 from tasks.stores.board import Board
 from tasks.stores.bodies import BodyStore
 from tasks.stores.broker import Broker
+from tasks.stores.escalations import EscalationStore
+from tasks.stores.journal import JournalStore
 from tasks.stores.link import Link
 from tasks.stores.objects import ObjectStore
+from tasks.stores.plans import PlanStore
 from tasks.stores.redis_broker import RedisBroker
 from tasks.stores.redis_register import RedisRegister
 from tasks.stores.redis_relay import RedisRelay
@@ -20,6 +23,7 @@ from tasks.stores.relay import Relay, TwoStepRelay
 from tasks.stores.results import ResultStore
 from tasks.stores.revocations import RedisRevocations
 from tasks.stores.s3 import audit_store, data_store
+from tasks.stores.session_cache import SessionCache
 from tasks.stores.sessions import SessionStore
 
 
@@ -36,7 +40,10 @@ class Stores(Struct, frozen=True):
     audit: ObjectStore
     bodies: BodyStore
     results: ResultStore
+    plans: PlanStore
+    journal: JournalStore
     sessions: SessionStore
+    escalations: EscalationStore
 
     async def __aenter__(self) -> Self:
         """Return the open stores."""
@@ -65,7 +72,10 @@ def connect(settings: Settings) -> Stores:
         audit=audit_store(settings),
         bodies=BodyStore(data, inline_bytes=settings.queue.inline_bytes),
         results=ResultStore(data),
-        sessions=SessionStore(data),
+        plans=PlanStore(data),
+        journal=JournalStore(data),
+        sessions=SessionStore(data, SessionCache(link, seconds=settings.sessions.cache_seconds)),
+        escalations=EscalationStore(data),
     )
 
 

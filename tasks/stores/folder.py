@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
 from tasks.errors import AlreadyExists, NotFound, StoreError
+from tasks.stores.objects import Found
 
 _PIECE_BYTES: Final = 1 << 20
 
@@ -30,6 +32,10 @@ class FolderObjectStore:
                 output.write(data)
         except FileExistsError:
             raise AlreadyExists(key) from None
+
+    async def replace(self, key: str, data: bytes) -> None:
+        """See :class:`tasks.stores.objects.ObjectStore`."""
+        Path(self._path(key)).write_bytes(data)  # noqa: ASYNC240  as in get
 
     async def get(self, key: str) -> bytes:
         """See :class:`tasks.stores.objects.ObjectStore`."""
@@ -56,6 +62,12 @@ class FolderObjectStore:
         for key in _walk(self._path(prefix), prefix):
             if key > after:
                 yield key
+
+    async def scan(self, prefix: str) -> AsyncIterator[Found]:
+        """See :class:`tasks.stores.objects.ObjectStore`."""
+        async for key in self.list(prefix):
+            about = os.stat(self._path(key))  # noqa: PTH116  as above
+            yield Found(key, about.st_size, datetime.fromtimestamp(about.st_mtime, UTC))
 
 
 def _walk(folder: str, prefix: str) -> Iterator[str]:

@@ -10,6 +10,7 @@ from typing import Any
 from tasks import keys
 from tasks.contracts.row import Row, Stage
 from tasks.errors import LeaseLost
+from tasks.stores.memory_plans import MemoryPlan, MemorySteps
 from tasks.stores.register import (
     NO_LIMITS,
     SPENT_FIELDS,
@@ -26,12 +27,12 @@ from tasks.stores.register import (
 Index = dict[str, float]
 
 
-class MemoryRegister:
+class MemoryRegister(MemorySteps):
     """See :class:`tasks.stores.register.Register`. ``forget`` plays the end of a tombstone's time."""
 
     def __init__(self) -> None:
         self.rows: dict[str, Row] = {}
-        self._done: dict[str, str] = {}
+        self._done: dict[str, tuple[str, int]] = {}
         self._unpublished: Index = {}
         self._leases: Index = {}
         self._deadlines: Index = {}
@@ -41,6 +42,7 @@ class MemoryRegister:
         self._admitted: dict[str, set[str]] = defaultdict(set)
         self._throttled: dict[str, Index] = defaultdict(dict)
         self._usage: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
+        self._plans = defaultdict(MemoryPlan)
 
     def forget(self, ref: str) -> None:
         """Drop the tombstone of ``ref``."""
@@ -55,11 +57,9 @@ class MemoryRegister:
 
     def _open(self, row: Row, due: float, limit: Limits, day: str) -> Opened:
         ref = keys.ref(row.tenant, row.id)
-        standing = self.rows.get(ref)
-        if standing:
-            return Opened.SAME if standing.digest == row.digest else Opened.CONFLICT
-        if ref in self._done:
-            return Opened.FINISHED if self._done[ref] == row.digest else Opened.CONFLICT
+        known = self._known(ref, row)
+        if known:
+            return known
         if limit.most_open is not None and self._open_of(row.tenant) >= limit.most_open:
             return Opened.FULL
         used = self._usage[row.tenant, day]
@@ -80,8 +80,18 @@ class MemoryRegister:
             self._line(row).append(ref)
         return Opened.THROTTLED if is_throttled else Opened.CREATED
 
+    def _known(self, ref: str, row: Row) -> Opened | None:
+        """Return why ``row`` is not new, None where it is."""
+        standing = self.rows.get(ref)
+        digest, revision = (standing.digest, standing.revision) if standing else self._done.get(ref, (row.digest, 0))
+        if digest != row.digest:
+            return Opened.CONFLICT
+        if standing is None:
+            return Opened.FINISHED if row.revision <= revision else None
+        return Opened.UNFINISHED if row.revision > revision else Opened.SAME
+
     def _open_of(self, tenant: str) -> int:
-        return sum(row.tenant == tenant for row in self.rows.values())
+        return sum(row.tenant == tenant and not keys.step_of(row.id) for row in self.rows.values())
 
     async def published(self, marks: Sequence[tuple[str, str, int]], *, now: float) -> None:
         """See the port."""
@@ -115,7 +125,8 @@ class MemoryRegister:
         """See the port."""
         row = self.rows.get(ref)
         if row is None:
-            return Begun(Verdict.FINISHED if ref in self._done else Verdict.UNKNOWN)
+            _, ended = self._done.get(ref, ("", 0))
+            return Begun(Verdict.FINISHED if revision <= ended else Verdict.UNKNOWN)
         if row.digest != digest:
             return Begun(Verdict.MISMATCH)
         if (row.stage, row.revision) != (stage, revision) or queue not in ("", row.queue):
@@ -203,18 +214,19 @@ class MemoryRegister:
         row = self.rows.get(ref)
         if row and row.revision != revision:
             return None
-        self._done[ref] = digest
+        self._done[ref] = max(self._done.get(ref, ("", 0)), (digest, revision), key=lambda ended: ended[1])
         if row is None:
             return None
         del self.rows[ref]
         self._released.pop(ref, None)
         for index in (self._leases, self._unpublished, self._deadlines, self._queued[row.queue]):
             index.pop(ref, None)
+        self._disband(ref, revision, now)
         self._admitted[row.tenant].discard(ref)
         self._throttled[row.tenant].pop(ref, None)
         if spent:
             counts = {name: getattr(spent, name) for name in SPENT_FIELDS}
-            self._usage[row.tenant, spent.day].update({"requests": 1, **counts})
+            self._usage[row.tenant, spent.day].update({"requests": spent.requests, **counts})
         return self._release(row, ref, now) if row.session else None
 
     async def release(self, tenant: str, *, slots: int | None, now: float, due: float, most: int) -> list[Row]:
@@ -318,7 +330,9 @@ class MemoryRegister:
         queued.pop(ref, None)
         self._unpublished[ref] = due
         losses = row.losses + (why is Due.LOST)
-        return self._set(ref, holder="", published=False, due=due, losses=losses, generation=row.generation + 1)
+        return self._set(
+            ref, holder="", published=False, parked=False, due=due, losses=losses, generation=row.generation + 1
+        )
 
     async def counts(self) -> dict[str, int]:
         """See the port."""

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from datetime import datetime
 from typing import Protocol
 
+from msgspec import Struct
+
+from tasks.contracts.base import utc_now
 from tasks.errors import AlreadyExists, NotFound
 
 
-class ObjectStore(Protocol):
-    """One bucket. Keys are UTF-8 paths without a leading slash; values are bytes."""
+class Found(Struct, frozen=True):
+    """What a listing says of an object: ``size`` in bytes, and when it was written last."""
 
-    async def create(self, key: str, data: bytes) -> None:
-        """Write ``data`` if ``key`` does not exist; raises :class:`AlreadyExists` if it does."""
+    key: str
+    size: int
+    modified: datetime
+
+
+class ReadableStore(Protocol):
+    """One bucket, to read. Keys are UTF-8 paths without a leading slash; values are bytes."""
 
     async def get(self, key: str) -> bytes:
         """Return the bytes at ``key``; raises :class:`NotFound`."""
@@ -27,7 +36,20 @@ class ObjectStore(Protocol):
         """Yield the keys under ``prefix`` (it ends in ``/``), sorted; with ``after`` those that sort after it."""
 
 
-async def get_at_most(store: ObjectStore, key: str, most: int) -> bytes:
+class ObjectStore(ReadableStore, Protocol):
+    """One bucket."""
+
+    async def create(self, key: str, data: bytes) -> None:
+        """Write ``data`` if ``key`` does not exist; raises :class:`AlreadyExists` if it does."""
+
+    async def replace(self, key: str, data: bytes) -> None:
+        """Write ``data`` over what is at ``key``. Only for taking contents away: whatever counts is created once."""
+
+    def scan(self, prefix: str) -> AsyncIterator[Found]:
+        """Yield what a listing says of the objects under ``prefix`` (it ends in ``/``), sorted by key."""
+
+
+async def get_at_most(store: ReadableStore, key: str, most: int) -> bytes:
     """Return the first ``most`` bytes at ``key``, and one more where there are more; raises :class:`NotFound`.
 
     For what somebody else may have put there: an object of many gigabytes must not fill this process's memory.
@@ -43,14 +65,21 @@ async def get_at_most(store: ObjectStore, key: str, most: int) -> bytes:
 class MemoryObjectStore:
     """An object store in a dictionary. For unit tests."""
 
-    def __init__(self) -> None:
+    def __init__(self, now: Callable[[], datetime] = utc_now) -> None:
         self.objects: dict[str, bytes] = {}
+        self._now = now
+        self._modified: dict[str, datetime] = {}
 
     async def create(self, key: str, data: bytes) -> None:
         """See :class:`ObjectStore`."""
         if key in self.objects:
             raise AlreadyExists(key)
+        await self.replace(key, data)
+
+    async def replace(self, key: str, data: bytes) -> None:
+        """See :class:`ObjectStore`."""
         self.objects[key] = data
+        self._modified[key] = self._now()
 
     async def get(self, key: str) -> bytes:
         """See :class:`ObjectStore`."""
@@ -72,3 +101,8 @@ class MemoryObjectStore:
         for key in sorted(self.objects):
             if key.startswith(prefix) and key > after:
                 yield key
+
+    async def scan(self, prefix: str) -> AsyncIterator[Found]:
+        """See :class:`ObjectStore`."""
+        async for key in self.list(prefix):
+            yield Found(key, len(self.objects[key]), self._modified.get(key, self._now()))

@@ -10,12 +10,13 @@ import msgspec
 from tasks import keys
 from tasks.contracts.row import Row, Stage
 from tasks.errors import LeaseLost
-from tasks.stores import scripts
+from tasks.stores import scripts, step_scripts
 from tasks.stores.link import Command, Link
 from tasks.stores.register import (
     NO_LIMITS,
     SPENT_FIELDS,
     Begun,
+    Branch,
     Due,
     Handover,
     Limits,
@@ -44,12 +45,9 @@ class RedisRegister:
             line = keys.session_line(row.tenant, row.session) if row.session else ""
             deadline = "" if row.deadline is None else repr(row.deadline)
             fields = [part for pair in to_hash(row, line).items() for part in pair]
-            calls.append(
-                (
-                    [keys.row(ref), keys.done(ref), keys.UNPUBLISHED, keys.DEADLINES, *_tenant_keys(row.tenant, day)],
-                    [ref, row.digest, repr(due), deadline, line, *_limit(limit), repr(turn(row)), row.tenant, *fields],
-                )
-            )
+            about = [ref, row.digest, repr(due), deadline, line, *_limit(limit), repr(turn(row)), row.tenant]
+            places = [keys.row(ref), keys.done(ref), keys.UNPUBLISHED, keys.DEADLINES, *_tenant_keys(row.tenant, day)]
+            calls.append((places, [*about, row.revision, *fields]))
         return [Opened(_text(answer)) for answer in await self._link.run_each(scripts.OPEN, calls)]
 
     async def published(self, marks: Sequence[tuple[str, str, int]], *, now: float) -> None:
@@ -122,7 +120,11 @@ class RedisRegister:
         counts: list[str | int] = []
         if spent:
             used = {name: getattr(spent, name) for name in SPENT_FIELDS}
-            counts = ["requests", 1, *(part for name, count in used.items() if count for part in (name, count))]
+            counts = [
+                "requests",
+                spent.requests,
+                *(part for name, count in used.items() if count for part in (name, count)),
+            ]
         released = await self._link.run(
             scripts.CLEAR,
             [
@@ -132,6 +134,44 @@ class RedisRegister:
             [ref, revision, digest, repr(now), remember, *counts],
         )
         return _text(released) if released else None
+
+    async def fan_out(
+        self,
+        ref: str,
+        holder: str,
+        branches: Sequence[Branch],
+        *,
+        steps: Sequence[str],
+        ended: Sequence[str],
+        due: float,
+        look: float,
+    ) -> list[str] | None:
+        """See the port."""
+        rows: list[str | int] = []
+        for branch in branches:
+            needed_by = [other.step for other in branches if branch.step in other.needs]
+            fields = [part for pair in to_hash(branch.row, "").items() for part in pair]
+            rows += [keys.ref(branch.row.tenant, branch.row.id), " ".join(branch.needs), " ".join(needed_by)]
+            rows += [_TRUE_FALSE[branch.vital], len(fields), *fields]
+        plan = keys.plan_ref(ref, branches[0].row.revision)
+        state, *ready = await self._link.run(
+            step_scripts.FAN_OUT,
+            [keys.row(ref), keys.LEASES, keys.UNPUBLISHED, keys.joined(plan)],
+            [ref, holder, repr(due), repr(look), " ".join(steps), " ".join(ended), len(branches), *rows],
+        )
+        if int(state) < 0:
+            raise LeaseLost(f"{ref}: another attempt holds the lease")
+        return [_text(found) for found in ready] if int(state) else None
+
+    async def join(self, ref: str, *, revision: int, step: str, ok: bool, now: float) -> list[str]:
+        """See the port."""
+        plan = keys.plan_ref(ref, revision)
+        released = await self._link.run(
+            step_scripts.JOIN,
+            [keys.row(f"{plan}.{step}"), keys.row(ref), keys.joined(plan), keys.UNPUBLISHED],
+            [ref, revision, step, _TRUE_FALSE[ok], repr(now)],
+        )
+        return [_text(found) for found in released]
 
     async def release(self, tenant: str, *, slots: int | None, now: float, due: float, most: int) -> list[Row]:
         """See the port."""

@@ -19,7 +19,7 @@ class Opened(StrEnum):
     """What became of an attempt to open a row.
 
     ``THROTTLED``: created, and it waits for a slot of its tenant. ``FULL`` and ``SPENT``: not created, for too many
-    wait already, or the day's budget is used up.
+    wait already, or the day's budget is used up. ``UNFINISHED``: not created, for an earlier revision is still open.
     """
 
     CREATED = "created"
@@ -29,6 +29,7 @@ class Opened(StrEnum):
     THROTTLED = "throttled"
     FULL = "full"
     SPENT = "spent"
+    UNFINISHED = "unfinished"
 
 
 class Verdict(StrEnum):
@@ -70,9 +71,13 @@ NO_LIMITS: Final = Limits()
 
 
 class Spent(Struct, frozen=True):
-    """What a finished request used, on which day (``YYYY-MM-DD``, UTC). ``micros`` are millionths of money."""
+    """What a finished request used, on which day (``YYYY-MM-DD``, UTC). ``micros`` are millionths of money.
+
+    The steps of its plan have used what they used by themselves, and are no ``requests``.
+    """
 
     day: str
+    requests: int = 1
     input_tokens: int = 0
     output_tokens: int = 0
     micros: int = 0
@@ -96,6 +101,18 @@ class Handover(Struct, frozen=True):
     message: str
 
 
+class Branch(Struct, frozen=True):
+    """A step of a plan as the register knows it: its row, and the ids of the steps that have to end before it begins.
+
+    Where a ``vital`` one fails, nobody waits for the others any more.
+    """
+
+    row: Row
+    step: str
+    needs: tuple[str, ...] = ()
+    vital: bool = True
+
+
 class Due(StrEnum):
     """Why the sweeper takes a row in hand."""
 
@@ -112,7 +129,8 @@ class Register(Protocol):
     ) -> list[Opened]:
         """Create the rows that are new, unpublished; if nobody publishes one by ``due``, the sweeper does.
 
-        ``limits`` are those of each row's tenant, ``day`` is that of the budgets.
+        ``limits`` are those of each row's tenant, ``day`` is that of the budgets. A later revision of a request is new
+        once the one before it has ended.
         """
 
     async def published(self, marks: Sequence[tuple[str, str, int]], *, now: float) -> None:
@@ -161,6 +179,34 @@ class Register(Protocol):
         """Remove the row of an ended revision, remember its digest for ``remember`` seconds, count what it ``spent``.
 
         Returns the ref of the session's next request if that one was parked and is released now.
+        """
+
+    async def fan_out(
+        self,
+        ref: str,
+        holder: str,
+        branches: Sequence[Branch],
+        *,
+        steps: Sequence[str],
+        ended: Sequence[str],
+        due: float,
+        look: float,
+    ) -> list[str] | None:
+        """Open the rows of ``branches`` that are new, and park the request without its lease until it is woken.
+
+        ``steps`` are the ids of all steps of the plan, ``ended`` those that have a result. Returns the refs of the
+        steps that are to be published now; what is not by ``due`` the sweeper publishes, and the request itself at
+        ``look``, should nobody wake it. None: there is nothing to wait for, and the attempt keeps its lease.
+
+        Raises:
+            LeaseLost: another attempt has the lease.
+        """
+
+    async def join(self, ref: str, *, revision: int, step: str, ok: bool, now: float) -> list[str]:
+        """Say that ``step`` of the plan of ``ref`` has its result; return the refs that need not wait any longer.
+
+        Those are steps that needed it, and ``ref`` itself after its last step or a vital one that is not ``ok``.
+        Nothing where the request has ended.
         """
 
     async def release(self, tenant: str, *, slots: int | None, now: float, due: float, most: int) -> list[Row]:

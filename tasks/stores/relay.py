@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from tasks import keys
+from tasks.contracts.message import Message
 from tasks.contracts.row import Row
 from tasks.errors import StoreError
 from tasks.log import get_logger
@@ -73,3 +74,8 @@ async def publish_waiting(ref: str, register: Register, relay: Relay, *, now: fl
 def reference(row: Row) -> str:
     """Return the row's name in the register."""
     return keys.ref(row.tenant, row.id)
+
+
+def reference_of(message: Message) -> str:
+    """Return the name in the register of what ``message`` is about: a request, or a step of its plan."""
+    return keys.ref(message.tenant, message.id, message.revision, message.step)

@@ -11,6 +11,7 @@ from obstore.exceptions import AlreadyExistsError, BaseError, NotFoundError
 from obstore.store import S3Store
 
 from tasks.errors import AlreadyExists, NotFound, StoreError
+from tasks.stores.objects import Found
 
 if TYPE_CHECKING:
     from obstore.store import S3Config
@@ -50,6 +51,13 @@ class S3ObjectStore:
         except (BaseError, ValueError) as error:
             raise self._failed("create", key, error) from error
 
+    async def replace(self, key: str, data: bytes) -> None:
+        """See :class:`tasks.stores.objects.ObjectStore`."""
+        try:
+            await obstore.put_async(self._store, key, data)
+        except (BaseError, ValueError) as error:
+            raise self._failed("replace", key, error) from error
+
     async def get(self, key: str) -> bytes:
         """See :class:`tasks.stores.objects.ObjectStore`."""
         try:
@@ -87,6 +95,15 @@ class S3ObjectStore:
             async for page in obstore.list(self._store, prefix, offset=after or None):
                 for item in page:
                     yield item["path"]
+        except (BaseError, ValueError) as error:
+            raise self._failed("list", prefix, error) from error
+
+    async def scan(self, prefix: str) -> AsyncIterator[Found]:
+        """See :class:`tasks.stores.objects.ObjectStore`."""
+        try:
+            async for page in obstore.list(self._store, prefix):
+                for item in page:
+                    yield Found(item["path"], item["size"], item["last_modified"])
         except (BaseError, ValueError) as error:
             raise self._failed("list", prefix, error) from error
 

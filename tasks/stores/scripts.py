@@ -10,6 +10,7 @@ from typing import Final
 
 from tasks import keys
 from tasks.stores.link import Script
+from tasks.stores.step_scripts import DISBAND
 
 _QUEUED: Final = keys.queued("")
 _ROW: Final = keys.row("")
@@ -51,20 +52,29 @@ local function forget(ref)
 end
 """
 
+# What a tombstone says: the digest of a request, and after a space the revision that ended last, where it is not 1.
+_ENDED: Final = """
+local function ended_revision(tombstone)
+  local kept = redis.call('GET', tombstone)
+  if not kept then return nil, 0 end
+  local digest, revision = string.match(kept, '^(%S*) ?(%d*)$')
+  return digest, tonumber(revision) or 1
+end
+"""
+
 # KEYS row done UNPUBLISHED DEADLINES open admitted throttled THROTTLED usage
-# ARGV ref digest due deadline session-line most-open slots tokens micros turn tenant field value [field value ...]
+# ARGV ref digest due deadline session-line most-open slots tokens micros turn tenant revision field value [...]
 # Empty: no limit. What waits for a slot is published by whoever frees one: it is nothing for the sweeper.
-OPEN: Final = Script("""
-local digest = redis.call('HGET', KEYS[1], 'digest')
-if digest then
-  if digest == ARGV[2] then return 'same' end
-  return 'conflict'
+# A later revision of a request is opened once the one before it has ended.
+OPEN: Final = Script(f"""{_ENDED}
+local r = redis.call('HMGET', KEYS[1], 'digest', 'revision')
+if r[1] then
+  if r[1] ~= ARGV[2] then return 'conflict' end
+  return tonumber(ARGV[12]) > tonumber(r[2]) and 'unfinished' or 'same'
 end
-local past = redis.call('GET', KEYS[2])
-if past then
-  if past == ARGV[2] then return 'finished' end
-  return 'conflict'
-end
+local past, ended = ended_revision(KEYS[2])
+if past and past ~= ARGV[2] then return 'conflict' end
+if past and tonumber(ARGV[12]) <= ended then return 'finished' end
 if ARGV[6] ~= '' and redis.call('SCARD', KEYS[5]) >= tonumber(ARGV[6]) then return 'full' end
 if ARGV[8] ~= '' or ARGV[9] ~= '' then
   local used = redis.call('HMGET', KEYS[9], 'input_tokens', 'output_tokens', 'micros')
@@ -72,7 +82,7 @@ if ARGV[8] ~= '' or ARGV[9] ~= '' then
   if ARGV[8] ~= '' and tokens >= tonumber(ARGV[8]) then return 'spent' end
   if ARGV[9] ~= '' and tonumber(used[3] or 0) >= tonumber(ARGV[9]) then return 'spent' end
 end
-redis.call('HSET', KEYS[1], unpack(ARGV, 12))
+redis.call('HSET', KEYS[1], unpack(ARGV, 13))
 redis.call('SADD', KEYS[5], ARGV[1])
 local throttled = ARGV[7] ~= '' and redis.call('SCARD', KEYS[6]) >= tonumber(ARGV[7])
 if throttled then
@@ -143,12 +153,12 @@ return 1
 # register has. SHA-1 is what Lua has here; finding a second text for a given one (a preimage) is beyond everybody.
 # A turn that waits for the one before it has no slot: that one may need it.
 # The holder's own lease means that the command was sent twice: its first answer was lost.
-BEGIN: Final = Script(f"""{_HEAD}{_SLOTS}
+BEGIN: Final = Script(f"""{_HEAD}{_SLOTS}{_ENDED}
 local r = redis.call('HMGET', KEYS[1], 'digest', 'stage', 'revision', 'holder', 'lease_end', 'attempts', 'queue',
                      'session', 'message')
 if not r[1] then
-  if redis.call('EXISTS', KEYS[2]) == 1 then return {{'finished', 0}} end
-  return {{'unknown', 0}}
+  local _, ended = ended_revision(KEYS[2])
+  return {{tonumber(ARGV[3]) <= ended and 'finished' or 'unknown', 0}}
 end
 if r[1] ~= ARGV[4] then return {{'mismatch', 0}} end
 if r[2] ~= ARGV[2] or r[3] ~= ARGV[3] or (ARGV[9] ~= '' and ARGV[9] ~= r[7]) then return {{'stale', 0}} end
@@ -216,12 +226,16 @@ return 1
 # KEYS row done LEASES UNPUBLISHED DEADLINES open admitted throttled usage
 # ARGV ref revision digest now remember [field count ...]
 # What was used is counted once, because the row is removed once.
-CLEAR: Final = Script(f"""{_HEAD}{_SLOTS}
-local r = redis.call('HMGET', KEYS[1], 'revision', 'queue', 'session')
+CLEAR: Final = Script(f"""{_HEAD}{_SLOTS}{_ENDED}{DISBAND}
+local r = redis.call('HMGET', KEYS[1], 'revision', 'queue', 'session', 'steps')
 if r[1] and r[1] ~= ARGV[2] then return false end
-redis.call('SET', KEYS[2], ARGV[3], 'EX', ARGV[5])
+local _, ended = ended_revision(KEYS[2])
+if tonumber(ARGV[2]) >= ended then
+  redis.call('SET', KEYS[2], ARGV[2] == '1' and ARGV[3] or ARGV[3] .. ' ' .. ARGV[2], 'EX', ARGV[5])
+end
 if not r[1] then return false end
 redis.call('DEL', KEYS[1])
+if r[4] then disband(ARGV[1], ARGV[2], r[4], ARGV[4]) end
 redis.call('ZREM', KEYS[3], ARGV[1])
 redis.call('ZREM', KEYS[4], ARGV[1])
 redis.call('ZREM', KEYS[5], ARGV[1])
@@ -310,7 +324,7 @@ if ARGV[2] == 'unpublished' then score = redis.call('ZSCORE', KEYS[3], ARGV[1])
 elseif ARGV[2] == 'lost' then score = redis.call('ZSCORE', queued, ARGV[1])
 else score = redis.call('ZSCORE', KEYS[2], ARGV[1]) end
 if not score or tonumber(score) > before then return {{}} end
-redis.call('HSET', KEYS[1], 'holder', '', 'published', '0', 'due', ARGV[4])
+redis.call('HSET', KEYS[1], 'holder', '', 'published', '0', 'parked', '0', 'due', ARGV[4])
 redis.call('HINCRBY', KEYS[1], 'generation', 1)
 if ARGV[2] == 'lost' then redis.call('HINCRBY', KEYS[1], 'losses', 1) end
 redis.call('ZREM', KEYS[2], ARGV[1])

@@ -17,7 +17,7 @@ import pytest
 
 from scaling import modelserver
 from tasks.agents.team import TeamRunner
-from tasks.agents.tools.base import Tool, ToolArguments, ToolResult
+from tasks.agents.tools.base import Tool, ToolArguments, ToolContext, ToolResult
 from tasks.agents.tools.registry import ToolRegistry
 from tasks.agents.types import AgentTask, ToolCall
 from tasks.errors import InvalidInput, ModelError, ModelRefused, SettingsError
@@ -93,7 +93,7 @@ class Hang(Tool[Nothing]):
     def description(self) -> str:
         return "Hangs."
 
-    async def call(self, arguments: Nothing) -> ToolResult:
+    async def call(self, arguments: Nothing, context: ToolContext) -> ToolResult:
         try:
             await asyncio.sleep(60)
         except asyncio.CancelledError:

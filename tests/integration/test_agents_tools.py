@@ -16,11 +16,14 @@ from pathlib import Path
 import pytest
 
 from tasks.agents.tools.api_caller import ApiArguments, ApiCaller
-from tasks.agents.tools.sql_database import Database
+from tasks.agents.tools.base import ToolContext
+from tasks.agents.tools.sql_database import Database, Limits
 from tasks.agents.tools.sql_parser import SqlArguments, SqlParser
-from tasks.errors import SettingsError, ToolError
+from tasks.errors import SettingsError, ToolError, ToolRefused
 from tasks.settings import ApiToolSettings, SqlToolSettings
 from tasks.settings_load import parse
+
+NOBODY = ToolContext()
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -83,29 +86,29 @@ def caller(port: int) -> ApiCaller:
 async def test_json_text_status_and_body_come_back(caller: ApiCaller, port: int) -> None:
     base = f"http://127.0.0.1:{port}"
 
-    assert (await caller.call(ApiArguments(url=f"{base}/json"))).json_body == {"host": f"127.0.0.1:{port}"}
-    missing = await caller.call(ApiArguments(url=f"{base}/missing"))
+    assert (await caller.call(ApiArguments(url=f"{base}/json"), NOBODY)).json_body == {"host": f"127.0.0.1:{port}"}
+    missing = await caller.call(ApiArguments(url=f"{base}/missing"), NOBODY)
     assert (missing.status, missing.text) == (404, "gone")
-    made = await caller.call(ApiArguments(url=base, method="post", body={"a": [1]}))
+    made = await caller.call(ApiArguments(url=base, method="post", body={"a": [1]}), NOBODY)
     assert (made.status, made.json_body) == (201, {"a": [1]})
-    assert (await caller.call(ApiArguments(url=f"http://localhost:{port}/json"))).json_body == {
+    assert (await caller.call(ApiArguments(url=f"http://localhost:{port}/json"), NOBODY)).json_body == {
         "host": f"localhost:{port}"
     }
-    assert "4 bytes of image/png" in (await caller.call(ApiArguments(url=f"{base}/binary"))).text
-    assert (await caller.call(ApiArguments(url=f"{base}/charset"))).text == "é"
+    assert "4 bytes of image/png" in (await caller.call(ApiArguments(url=f"{base}/binary"), NOBODY)).text
+    assert (await caller.call(ApiArguments(url=f"{base}/charset"), NOBODY)).text == "é"
 
 
 async def test_limits_hold(caller: ApiCaller, port: int) -> None:
     base = f"http://127.0.0.1:{port}"
 
-    large = await caller.call(ApiArguments(url=f"{base}/large"))
+    large = await caller.call(ApiArguments(url=f"{base}/large"), NOBODY)
     assert (len(large.text), large.truncated) == (1000, True)
-    away = await caller.call(ApiArguments(url=f"{base}/away"))
-    assert (away.status, away.location) == (302, "http://169.254.169.254/")
-    with pytest.raises(ToolError, match="encoded as gzip"):
-        await caller.call(ApiArguments(url=f"{base}/packed"))
+    with pytest.raises(ToolRefused, match=r"169\.254\.169\.254:80 is not an allowed host"):
+        await caller.call(ApiArguments(url=f"{base}/away"), NOBODY)
+    packed = await caller.call(ApiArguments(url=f"{base}/packed"), NOBODY)
+    assert "encoded as gzip" in packed.text
     with pytest.raises(ToolError, match=r"no answer within 0\.5 s"):
-        await caller.call(ApiArguments(url=f"{base}/slow"))
+        await caller.call(ApiArguments(url=f"{base}/slow"), NOBODY)
 
 
 async def test_a_name_that_is_rebound_after_the_check_is_not_followed(port: int) -> None:
@@ -114,14 +117,14 @@ async def test_a_name_that_is_rebound_after_the_check_is_not_followed(port: int)
     async def resolve(host: str, _: int) -> list[str]:
         return answers.pop(0)
 
-    settings = ApiToolSettings(allowed_hosts=(f"rebound.example:{port}",), timeout_seconds=0.3)
+    settings = ApiToolSettings(allowed_hosts=(f"rebound.example:{port}",), timeout_seconds=0.3, retries=0)
     caller = ApiCaller(settings, resolve=resolve)
 
     with pytest.raises(ToolError):
-        await caller.call(ApiArguments(url=f"http://rebound.example:{port}/json"))
+        await caller.call(ApiArguments(url=f"http://rebound.example:{port}/json"), NOBODY)
     assert len(answers) == 1
     with pytest.raises(ToolError, match="not a public address"):
-        await caller.call(ApiArguments(url=f"http://rebound.example:{port}/json"))
+        await caller.call(ApiArguments(url=f"http://rebound.example:{port}/json"), NOBODY)
 
 
 @pytest.fixture
@@ -136,20 +139,26 @@ def database(tmp_path: Path) -> Path:
 
 
 def _parser(**settings: object) -> SqlParser:
-    return SqlParser(parse(SqlToolSettings, settings))
+    return SqlParser(
+        parse(
+            SqlToolSettings,
+            {name: str(value) if isinstance(value, Path) else value for name, value in settings.items()},
+        )
+    )
 
 
 async def test_the_shop_answers_in_other_dialects() -> None:
     parser = _parser()
 
-    result = await parser.call(SqlArguments(sql="SELECT TOP 2 name FROM products ORDER BY price DESC"))
+    result = await parser.call(SqlArguments(sql="SELECT TOP 2 name FROM products ORDER BY price DESC"), NOBODY)
 
     assert (result.rows, result.dialect) == ((("Backpack",), ("Blanket",)), "tsql")
-    assert "orders(id, customer_id" in parser.description
+    await parser.prepare()
+    assert "orders(id, customer_id" in parser.schema["description"]
 
 
 async def test_rows_and_cells_are_bounded(database: Path) -> None:
-    result = await _parser(database=database, max_rows=5).call(SqlArguments(sql="SELECT a, b FROM t"))
+    result = await _parser(database=database, max_rows=5).call(SqlArguments(sql="SELECT a, b FROM t"), NOBODY)
 
     assert (len(result.rows), result.truncated) == (5, True)
     assert len(str(result.rows[0][1])) < 600
@@ -158,11 +167,11 @@ async def test_rows_and_cells_are_bounded(database: Path) -> None:
 async def test_validate_and_explain_run_nothing_but_know_the_tables() -> None:
     parser = _parser()
 
-    wrong = await parser.call(SqlArguments(sql="SELECT nope FROM orders", mode="validate"))
+    wrong = await parser.call(SqlArguments(sql="SELECT nope FROM orders", mode="validate"), NOBODY)
     assert (wrong.valid, wrong.problems) == (False, ("the query failed: no such column: nope",))
-    assert (await parser.call(SqlArguments(sql="SELECT id FROM orders", mode="validate"))).valid
-    assert not (await parser.call(SqlArguments(sql="DROP TABLE orders", mode="parse"))).valid
-    plan = await parser.call(SqlArguments(sql="SELECT id FROM orders", mode="explain"))
+    assert (await parser.call(SqlArguments(sql="SELECT id FROM orders", mode="validate"), NOBODY)).valid
+    assert not (await parser.call(SqlArguments(sql="DROP TABLE orders", mode="parse"), NOBODY)).valid
+    plan = await parser.call(SqlArguments(sql="SELECT id FROM orders", mode="explain"), NOBODY)
     assert "SCAN" in str(plan.rows)
 
 
@@ -178,7 +187,7 @@ async def test_validate_and_explain_run_nothing_but_know_the_tables() -> None:
 )
 async def test_what_is_not_reading_is_refused(database: Path, sql: str) -> None:
     with pytest.raises(ToolError):
-        await _parser(database=database).call(SqlArguments(sql=sql))
+        await _parser(database=database).call(SqlArguments(sql=sql), NOBODY)
 
 
 @pytest.mark.parametrize("path", [None, "file"])
@@ -187,7 +196,7 @@ async def test_what_is_not_reading_is_refused(database: Path, sql: str) -> None:
 )
 def test_the_database_itself_refuses_to_write(database: Path, sql: str, path: str | None) -> None:
     """Past the guard: what a hole in the parser would let through."""
-    fenced = Database(database if path else None, max_rows=5, timeout_seconds=1)
+    fenced = Database(database if path else None, Limits(5, 10_000, 1))
     connection = fenced.connect()
     try:
         with pytest.raises(ToolError):
@@ -199,9 +208,9 @@ def test_the_database_itself_refuses_to_write(database: Path, sql: str, path: st
 async def test_an_endless_query_is_stopped_by_the_clock_and_by_cancelling() -> None:
     endless = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT count(*) FROM c"
     with pytest.raises(ToolError, match=r"longer than 0\.2 s"):
-        await _parser(timeout_seconds=0.2).call(SqlArguments(sql=endless))
+        await _parser(timeout_seconds=0.2).call(SqlArguments(sql=endless), NOBODY)
 
-    work = asyncio.ensure_future(_parser(timeout_seconds=30).call(SqlArguments(sql=endless)))
+    work = asyncio.ensure_future(_parser(timeout_seconds=30).call(SqlArguments(sql=endless), NOBODY))
     await asyncio.sleep(0.2)
     work.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -211,6 +220,6 @@ async def test_an_endless_query_is_stopped_by_the_clock_and_by_cancelling() -> N
     assert time.monotonic() - started < 10
 
 
-def test_a_missing_database_is_a_settings_error(tmp_path: Path) -> None:
+async def test_a_missing_database_is_a_settings_error(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"tools\.sql_parser\.database"):
-        _ = _parser(database=tmp_path / "no.db").description
+        await _parser(database=tmp_path / "no.db").prepare()

@@ -50,6 +50,7 @@ def aws() -> Iterator[str]:
 @pytest.fixture
 def account(aws: str, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch, tenant: str) -> Any:
     """Clients, buckets and queues of an account; the settings name what is this test's own."""
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)  # it would remember these credentials, and did others
     for name, value in {
         "AWS_ENDPOINT_URL": aws,
         "AWS_ACCESS_KEY_ID": "test",

@@ -13,10 +13,12 @@ from handlers.door import Door
 from handlers.producer import AsyncProducer
 from tasks import keys
 from tasks.audit.read import read
-from tasks.errors import StoreError
+from tasks.contracts.result import Status
+from tasks.errors import ResultTimeout, StoreError
 from tasks.runtime import open_sweeper
 from tasks.settings import Settings
 from tasks.stores.connect import Stores
+from tests.support import build
 
 
 @pytest.fixture
@@ -82,3 +84,21 @@ async def test_a_store_that_is_away_holds_up_its_producers(
     await producer.submit("And now?")
     await producer._settle()
     assert sum(announced) == 4
+
+
+async def test_a_result_is_that_of_the_newest_revision_and_waits_while_one_is_open(
+    producer: AsyncProducer, stores: Stores, tenant: str
+) -> None:
+    asked = build.request(id="r1", tenant=tenant)
+    first = build.result(asked, status=Status.ESCALATED)
+    await stores.results.create(first)
+    assert await producer.result("r1", 0) == first
+    row = build.row("r1", tenant=tenant, revision=2)
+    await stores.register.open([row], due=time.time() + 60)
+    with pytest.raises(ResultTimeout):
+        await producer.result("r1", 0)
+    waiting = asyncio.create_task(producer.result("r1", 30))
+    second = build.result(asked, revision=2, output="answered")
+    await stores.results.create(second)
+    await stores.register.clear(build.ref(row), revision=2, digest=row.digest, now=time.time(), remember=60)
+    assert await waiting == second

@@ -14,7 +14,8 @@ from tasks.stores.redis_register import RedisRegister
 from tasks.stores.register import Opened, Verdict
 from tests.support import build
 from tests.support.build import NOW, ref
-from tests.support.register_contract import RegisterContract, SessionContract, begin
+from tests.support.register_contract import RegisterContract, RevisionContract, SessionContract, begin
+from tests.support.register_plans import PlanContract
 from tests.support.register_retries import RetryContract
 from tests.support.register_sequences import OPERATIONS, Operation, Player
 
@@ -32,7 +33,15 @@ class TestSessions(SessionContract):
     pass
 
 
+class TestRevisions(RevisionContract):
+    pass
+
+
 class TestRetries(RetryContract):
+    pass
+
+
+class TestPlans(PlanContract):
     pass
 
 

@@ -393,3 +393,54 @@ class SessionContract:
         assert await register.lost(WORK_QUEUE, before=NOW + 99, limit=10) == []
         await register.clear(ref(first), revision=1, digest=first.digest, now=NOW + 3, remember=60)
         assert await state_of(register, second) == "delayed"
+
+
+class RevisionContract:
+    """A request that has ended may be opened again, as its next revision."""
+
+    @staticmethod
+    async def ended(register: Register, *, revision: int = 1) -> Row:
+        row = build.row("r1", revision=revision)
+        assert await register.open([row], due=NOW) == [Opened.CREATED]
+        await register.clear(ref(row), revision=revision, digest=row.digest, now=NOW, remember=60)
+        return row
+
+    async def test_the_next_revision_opens_once_the_one_before_has_ended(self, register: Register) -> None:
+        first = build.row("r1")
+        second = first.changed(revision=2)
+        await register.open([first], due=NOW)
+        assert await register.open([second], due=NOW) == [Opened.UNFINISHED]
+        await register.clear(ref(first), revision=1, digest=first.digest, now=NOW, remember=60)
+        assert await register.open([second, second], due=NOW) == [Opened.CREATED, Opened.SAME]
+        assert (await register.get(ref(second))) == second
+        assert (await begin(register, second)).verdict is Verdict.STARTED
+
+    async def test_while_it_is_open_the_first_one_is_the_same_request_and_its_message_stale(
+        self, register: Register
+    ) -> None:
+        first = await self.ended(register)
+        second = first.changed(revision=2)
+        await register.open([second], due=NOW)
+        assert await register.open([first], due=NOW) == [Opened.SAME]
+        assert (await begin(register, first)).verdict is Verdict.STALE
+        assert await register.clear(ref(first), revision=1, digest=first.digest, now=NOW, remember=60) is None
+        assert await register.get(ref(first)) == second
+
+    async def test_what_has_ended_stays_so_up_to_its_revision(self, register: Register) -> None:
+        second = await self.ended(register, revision=2)
+        first, third = second.changed(revision=1), second.changed(revision=3)
+        assert await register.open([first, second], due=NOW) == [Opened.FINISHED] * 2
+        assert (await begin(register, first)).verdict is Verdict.FINISHED
+        assert (await begin(register, second)).verdict is Verdict.FINISHED
+        assert (await begin(register, third)).verdict is Verdict.UNKNOWN
+        assert await register.open([third], due=NOW) == [Opened.CREATED]
+
+    async def test_clearing_an_older_revision_does_not_forget_the_newer(self, register: Register) -> None:
+        second = await self.ended(register, revision=2)
+        await register.clear(ref(second), revision=1, digest=second.digest, now=NOW, remember=60)
+        assert await register.open([second], due=NOW) == [Opened.FINISHED]
+
+    async def test_another_body_is_a_conflict_in_every_revision(self, register: Register) -> None:
+        row = await self.ended(register)
+        other = row.changed(revision=2, digest="another")
+        assert await register.open([other], due=NOW) == [Opened.CONFLICT]

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from tasks.contracts.row import Stage
 from tasks.errors import LeaseLost
-from tasks.stores.register import Due, Handover, Limits, Register
+from tasks.stores.register import Branch, Due, Handover, Limits, Register
 from tests.support import build
 from tests.support.build import NOW
 
@@ -18,7 +18,9 @@ ROWS = {
     "t2": build.row("t2", session="s"),
     "t3": build.row("t3", session="s", stage=Stage.WORK, queue="agents.planner"),
     "r1": build.row("r1", queue="requests.high", deadline=NOW + 5.5),
+    **{f"t3#r1.{step}": build.row(f"t3#r1.{step}", digest="digest-of-t3", stage=Stage.WORK) for step in "abc"},
 }
+NEEDS = {"a": (), "b": ("a",), "c": ("a",)}
 QUEUES = ("requests", "requests.high", "agents.planner", "agents.responder")
 
 _ids = st.sampled_from(sorted(ROWS))
@@ -32,7 +34,12 @@ def _op(name: str, **fields: st.SearchStrategy[Any]) -> st.SearchStrategy[Operat
 
 OPERATIONS = st.lists(
     st.one_of(
-        _op("open", other=st.sampled_from([False, False, False, True]), slots=st.sampled_from([None, None, 1])),
+        _op(
+            "open",
+            other=st.sampled_from([False, False, False, True]),
+            slots=st.sampled_from([None, None, 1]),
+            revision=st.sampled_from([1, 1, 1, 2]),
+        ),
         _op("release", slots=st.sampled_from([None, 1, 2])),
         _op("publish", stale=st.sampled_from([0, 0, 0, 1])),
         _op("begin", holder=_holders, stale=st.sampled_from([False, False, False, True]), attempts=st.integers(1, 3)),
@@ -43,6 +50,8 @@ OPERATIONS = st.lists(
         _op("clear", revision=st.sampled_from([1, 1, 1, 2])),
         _op("seize", holder=_holders),
         _op("reclaim", why=st.sampled_from(list(Due)), before=_dues, due=_dues),
+        _op("fan_out", holder=_holders, ended=st.sampled_from([(), (), ("a",), ("a", "b"), ("a", "b", "c")])),
+        _op("join", step=st.sampled_from(sorted(NEEDS)), ok=st.booleans()),
         _op("wait", seconds=st.sampled_from([0.5, 3.0, 10.0])),
     ),
     min_size=5,
@@ -82,8 +91,10 @@ class Player:
             "throttled": await register.throttled_tenants(),
         }
 
-    async def _open(self, id: str, other: bool, slots: int | None) -> Any:  # noqa: A002
-        row = ROWS[id].changed(digest="another") if other else ROWS[id]
+    async def _open(self, id: str, other: bool, slots: int | None, revision: int) -> Any:  # noqa: A002
+        if "#" in id:
+            return None  # a step is opened by its request
+        row = ROWS[id].changed(revision=revision, **({"digest": "another"} if other else {}))
         return await self.register.open([row], due=self.now + 10, limits=[Limits(most_open=3, slots=slots)])
 
     async def _release(self, id: str, slots: int | None) -> Any:  # noqa: A002
@@ -99,7 +110,7 @@ class Player:
         return await self.register.begin(
             f"default/{id}",
             stage=stage,
-            revision=1,
+            revision=row.revision,
             digest=ROWS[id].digest,
             holder=holder,
             now=self.now,
@@ -126,6 +137,20 @@ class Player:
 
     async def _reclaim(self, id: str, why: Due, before: float, due: float) -> Any:  # noqa: A002
         return await self.register.reclaim(f"default/{id}", why, before=self.now + before, due=self.now + due)
+
+    async def _fan_out(self, id: str, holder: str, ended: tuple[str, ...]) -> Any:  # noqa: A002
+        branches = [
+            Branch(ROWS[f"t3#r1.{step}"], step, needs, vital=step != "b")
+            for step, needs in NEEDS.items()
+            if step not in ended
+        ] or [Branch(ROWS["t3#r1.a"], "a")]
+        return await self.register.fan_out(
+            "default/t3", holder, branches, steps=tuple(NEEDS), ended=ended, due=self.now + 10, look=self.now + 20
+        )
+
+    async def _join(self, id: str, step: str, ok: bool) -> Any:  # noqa: A002
+        freed = await self.register.join("default/t3", revision=1, step=step, ok=ok, now=self.now)
+        return sorted(freed)
 
     async def _wait(self, id: str, seconds: float) -> None:  # noqa: A002
         self.now += seconds

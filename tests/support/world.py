@@ -14,8 +14,8 @@ from tasks.access.gate import Caller, Gate, OpenGate
 from tasks.access.redact import Redactor
 from tasks.access.signing import audit_purpose
 from tasks.access.sources import throwaway
-from tasks.agents.fake import FakeRunner
-from tasks.agents.types import AgentRunner
+from tasks.agents.fake import FakePlanner, FakeRunner
+from tasks.agents.types import AgentRunner, Planner
 from tasks.attempt import Deps, Disposition
 from tasks.audit import read as trail
 from tasks.audit.stream import AuditStream
@@ -30,10 +30,14 @@ from tasks.route import Route
 from tasks.settings import Settings
 from tasks.stores.bodies import BodyStore
 from tasks.stores.broker import MemoryBroker
+from tasks.stores.escalations import EscalationStore
+from tasks.stores.journal import JournalStore
 from tasks.stores.memory_register import MemoryRegister
 from tasks.stores.objects import MemoryObjectStore
+from tasks.stores.plans import PlanStore
 from tasks.stores.relay import TwoStepRelay
 from tasks.stores.results import ResultStore
+from tasks.stores.session_cache import MemorySessionCache
 from tasks.stores.sessions import SessionStore
 from tasks.sweep import Sweeper
 from tasks.work import Work
@@ -95,9 +99,13 @@ class World:
         self.data = FlakyStore()
         self.audit_store = FlakyStore()
         self.results = ResultStore(self.data)
-        self.sessions = SessionStore(self.data)
+        self.plans = PlanStore(self.data)
+        self.session_cache = MemorySessionCache()
+        self.sessions = SessionStore(self.data, self.session_cache)
+        self.escalations = EscalationStore(self.data)
         self.keys = throwaway()
         self.gate: Gate = OpenGate()
+        self.place: Callable[[str], str] = keys.agent_pool
         self._streams: list[AuditStream] = []
 
     @property
@@ -124,6 +132,7 @@ class World:
             audit=audit,
             results=self.results,
             sessions=self.sessions,
+            escalations=self.escalations,
             register=self.register,
             broker=self.broker,
             relay=self.relay,
@@ -147,7 +156,7 @@ class World:
         )
 
     def deps(self, pool: str, passed: Callable[[str], None] = lambda _: None) -> Deps:
-        audit = self.stream(pool)
+        audit = self.stream(keys.base_pool(pool))
         return Deps(
             settings=self.settings,
             worker=f"{pool}@test",
@@ -159,11 +168,15 @@ class World:
             relay=TwoStepRelay(self.register, self.broker, passed=passed),
             bodies=BodyStore(self.data, inline_bytes=self.settings.queue.inline_bytes),
             results=self.results,
+            plans=self.plans,
+            journal=JournalStore(self.data),
             sessions=self.sessions,
+            escalations=self.escalations,
             finisher=self.finisher(audit, passed),
             heartbeat=self.heartbeat(pool),
             redact=Redactor(self.settings.auditing.sensitive_fields).text,
             now=self.clock,
+            place=self.place,
         )
 
     def door(self) -> Door:
@@ -187,9 +200,10 @@ class World:
         runner: AgentRunner | None = None,
         *,
         pool: str = RESPONDER,
+        planner: Planner | None = None,
         passed: Callable[[str], None] = lambda _: None,
     ) -> Work:
-        return Work(self.deps(pool, passed), runner or FakeRunner())
+        return Work(self.deps(pool, passed), runner or FakeRunner(), planner or FakePlanner())
 
     def sweeper(self, passed: Callable[[str], None] = lambda _: None) -> Sweeper:
         audit = self.stream("sweeper")
@@ -200,7 +214,10 @@ class World:
             relay=self.relay,
             audit=audit,
             gate=self.gate,
+            plans=self.plans,
+            results=self.results,
             finisher=self.finisher(audit, passed),
+            redact=Redactor(self.settings.auditing.sensitive_fields).text,
             now=self.clock,
         )
 

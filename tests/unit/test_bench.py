@@ -322,11 +322,11 @@ async def test_the_canned_model_has_no_json() -> None:
         await CannedClient(0).create([], json_output=BaseModel)
 
 
-def test_the_registry_knows_the_canned_model_by_its_entry_only() -> None:
+async def test_the_registry_knows_the_canned_model_by_its_entry_only() -> None:
     registry = ModelRegistry(Settings(models={"slow": ModelSettings(provider="canned", delay_seconds=2)}))
-    client, label = registry.client(AgentSettings(type="planner", model="slow"))
-    assert isinstance(client, CannedClient)
-    assert label == "canned (no language model)"
+    async with registry.using("slow", temperature=0) as (client, label):
+        assert isinstance(client, CannedClient)
+        assert label == "canned (no language model)"
     assert registry.resolve("canned").settings.provider == "openai"
 
 

@@ -220,9 +220,19 @@ results = records(
     usage=records(Usage, input_tokens=counts, output_tokens=counts, tool_calls=counts),
     timings=timings,
     session_id=st.none() | texts,
-    steps=st.lists(records(Step, name=texts, detail=texts, ok=st.booleans(), milliseconds=numbers), max_size=2).map(
-        tuple
-    ),
+    steps=st.lists(
+        records(
+            Step,
+            name=texts,
+            detail=texts,
+            ok=st.booleans(),
+            milliseconds=numbers,
+            status=st.none() | st.sampled_from(Status),
+            finished_at=st.none() | times,
+            depends_on=st.none() | st.lists(texts, max_size=2).map(tuple),
+        ),
+        max_size=2,
+    ).map(tuple),
     request_digest=texts,
     attempt=texts,
 )

@@ -1,5 +1,6 @@
 """Names never collide: across tenants, ids, revisions and priorities."""
 
+import re
 from datetime import UTC, datetime
 
 import pytest
@@ -69,8 +70,35 @@ def test_each_pool_has_two_queues_and_polls_the_high_one_first() -> None:
     assert keys.queues(keys.agent_pool("planner")) == ("agents.planner.high", "agents.planner")
 
 
+def test_a_shard_has_queues_of_its_own() -> None:
+    pool = keys.shard_pool("agents.executor", "eu-1")
+    assert pool == "agents.executor@eu-1"
+    assert keys.queues(pool) == ("agents.executor.high@eu-1", "agents.executor@eu-1")
+    assert (keys.base_pool(pool), keys.shard_of(pool)) == ("agents.executor", "eu-1")
+    assert (keys.base_pool("intent"), keys.shard_of("intent")) == ("intent", "")
+
+
+pools = st.tuples(
+    st.from_regex(r"[a-z][a-z0-9_]{0,6}", fullmatch=True),
+    st.one_of(st.just(""), st.from_regex(r"[a-z0-9]([a-z0-9-]{0,6}[a-z0-9])?", fullmatch=True)),
+    st.sampled_from(["high", "normal"]),
+)
+
+
+@given(pools, pools)
+def test_queues_keep_apart_where_names_are_plainer(one: tuple[str, str, str], two: tuple[str, str, str]) -> None:
+    def named(agent_type: str, shard: str, priority: str) -> str:
+        assume(not f"{shard}-".startswith("high-"))  # the settings refuse it
+        pool = keys.agent_pool(agent_type)
+        return keys.sqs_queue("acme", keys.queue(keys.shard_pool(pool, shard) if shard else pool, priority))
+
+    assert (named(*one) == named(*two)) == (one == two)
+    assert re.fullmatch(r"[a-z0-9_-]+", named(*one))
+
+
 def test_pools_share_no_queue_and_no_in_flight_key() -> None:
     pools = ["intent", *map(keys.agent_pool, ("planner", "executor"))]
+    pools += [keys.shard_pool("agents.executor", shard) for shard in ("eu", "us")]
     queues = [queue for pool in pools for queue in keys.queues(pool)]
     marks = [name(pool) for pool in pools for name in (keys.unacked, keys.unacked_index)]
     lists = [name(queue) for queue in queues for name in (keys.waiting, keys.bell, keys.queued)]
@@ -88,3 +116,16 @@ def test_a_queue_has_one_name_in_sqs_and_shares_it_with_none() -> None:
     names = {keys.sqs_queue("acme", name) for name in (*queues, keys.DEAD_LETTERS, keys.QUARANTINE, keys.EVENTS)}
     assert len(names) == len(queues) + 3
     assert keys.sqs_queue("acme", "agents.human_escalation.high") == "acme-agents-human_escalation-high"
+
+
+@given(st.from_regex(r"[A-Za-z0-9._:-]{1,40}", fullmatch=True), st.integers(1, 99))
+def test_the_keys_of_sessions_and_escalations_say_what_they_were_made_of(name: str, number: int) -> None:
+    assert keys.parse_session(keys.session("t", name, number)) == (name, number)
+    assert keys.parse_escalation(keys.escalation("t", name, number)) == (name, number, False)
+    assert keys.parse_escalation(keys.escalation_answer("t", name, number)) == (name, number, True)
+
+
+@pytest.mark.parametrize("key", ["escalations/t/r1.json", "escalations/t/r.r1.answer", "results/t/r.r1.json"])
+def test_what_is_no_escalation_has_no_such_key(key: str) -> None:
+    with pytest.raises(ValueError, match="not the key of an escalation"):
+        keys.parse_escalation(key)

@@ -5,7 +5,8 @@ import pytest
 from tasks.stores.memory_register import MemoryRegister
 from tasks.stores.register import Opened
 from tests.support import build
-from tests.support.register_contract import RegisterContract, SessionContract
+from tests.support.register_contract import RegisterContract, RevisionContract, SessionContract
+from tests.support.register_plans import PlanContract
 from tests.support.register_retries import RetryContract
 
 
@@ -22,7 +23,15 @@ class TestSessions(SessionContract):
     pass
 
 
+class TestRevisions(RevisionContract):
+    pass
+
+
 class TestRetries(RetryContract):
+    pass
+
+
+class TestPlans(PlanContract):
     pass
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from tasks.contracts.words import Intent
 from tasks.errors import InvalidInput, SettingsError
-from tasks.settings import PoolSettings, RoutingSettings, Settings
+from tasks.settings import AgentSettings, ModelSettings, PoolSettings, RoutingSettings, Settings
 from tasks.settings_load import load, parse
 
 DESIGNED = """
@@ -139,13 +139,70 @@ def test_everything_that_is_wrong_is_named_at_once(file: Path) -> None:
     with pytest.raises(SettingsError) as caught:
         load()
     assert str(caught.value) == (
-        "pipeline.yaml: agents.1.type: is missing; agents.2.type: expected str matching regex "
+        "pipeline.yaml:1: agents.1.type: is missing; pipeline.yaml:1: agents.2.type: expected str matching regex "
         r"'^[a-z][a-z0-9_]{0,62}\\Z'; "
-        "agents.2.tools: expected list, got int; agents.3: expected map, got int; "
-        "queue.attempts: expected int >= 1; queue.visibility_seconds: expected int >= 10; "
-        "queue.speed: there is no such key; intent.model_dir: expected str, got int; "
-        "log_level: expected one of DEBUG, INFO, WARNING, ERROR"
+        "pipeline.yaml:1: agents.2.tools: expected list, got int; pipeline.yaml:1: agents.3: expected map, got int; "
+        "pipeline.yaml:2: queue.attempts: expected int >= 1; "
+        "pipeline.yaml:2: queue.visibility_seconds: expected int >= 10; "
+        "pipeline.yaml:2: queue.speed: there is no such key; pipeline.yaml:3: intent.model_dir: expected str, got int; "
+        "pipeline.yaml:4: log_level: expected one of DEBUG, INFO, WARNING, ERROR"
     )
+
+
+@pytest.mark.parametrize(
+    ("said", "line", "told"),
+    [
+        ("fallback: magician", 7, "agents.executor.fallback names 'magician'"),
+        ("fallback: planner", 4, "agents.planner.fallback leads back to itself: planner -> executor -> planner"),
+        ("tools: [sql_praser]", 7, "agents.executor.tools: there is no tool 'sql_praser', did you mean sql_parser?"),
+        ("max_turns: none", 7, "agents.1.max_turns: expected int, got str"),
+        ("temprature: 1", 7, "agents.1.temprature: there is no such key, did you mean temperature?"),
+        ("team: {shape: round_robin, members: []}", 7, "agents.1.team.members: expected list of length >= 2"),
+    ],
+)
+def test_a_fault_of_an_agent_type_is_named_with_its_line(file: Path, said: str, line: int, told: str) -> None:
+    file.write_text(
+        "# the agents\nagents:\n  - type: planner\n    fallback: executor\n\n"
+        f"  - type: executor\n    {said}\n\nmodels: {{}}\n"
+    )
+    with pytest.raises(SettingsError) as caught:
+        load()
+    assert str(caught.value).startswith(f"pipeline.yaml:{line}: {told}")
+
+
+def test_a_missing_key_is_named_with_the_line_of_what_lacks_it(file: Path) -> None:
+    file.write_text("agents:\n  - type: planner\n  - model: x\n")
+    with pytest.raises(SettingsError, match=r"^pipeline\.yaml:3: agents\.1\.type: is missing$"):
+        load()
+
+
+def test_a_fault_that_a_variable_makes_names_the_variable(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file.write_text("agents: [{type: planner}]\n")
+    monkeypatch.setenv("SLUICE_AGENTS", '[{"type": "planner", "tools": ["magic"]}]')
+    with pytest.raises(SettingsError, match=r"^SLUICE_AGENTS: agents\.planner\.tools: there is no tool 'magic'"):
+        load()
+
+
+def test_a_team_is_read_and_its_rules_are_checked(file: Path) -> None:
+    team = "{shape: selector, members: [{name: a, instructions: x, tools: [sql_parser]}, {name: b, instructions: y}]"
+    file.write_text(f"agents: [{{type: crew, team: {team}, until: DONE}}}}]")
+    assert load().agent("crew").all_tools == ("sql_parser",)
+    file.write_text(f"agents: [{{type: crew, tools: [api_caller], team: {team}}}}}]")
+    with pytest.raises(SettingsError) as caught:
+        load()
+    assert "agents.crew.team: shape selector needs `until`" in str(caught.value)
+    assert "agents.crew.tools: name the tools at the team's members" in str(caught.value)
+
+
+def test_an_agent_types_concurrency_is_its_pools() -> None:
+    settings = Settings(agents=(AgentSettings(type="planner", concurrency=850),))
+    assert settings.pool("agents.planner").concurrency == 850
+    assert settings.pool("agents.responder").concurrency == 16
+
+
+def test_an_azure_model_needs_an_address() -> None:
+    with pytest.raises(ValueError, match=r"models\.gpt\.base_url"):
+        Settings(models={"gpt": ModelSettings(provider="azure")})
 
 
 def test_every_name_that_leads_nowhere_is_named_at_once(file: Path) -> None:
@@ -270,12 +327,11 @@ def test_what_is_wrong_is_put_where_it_was_said(file: Path, monkeypatch: pytest.
     monkeypatch.setenv("SLUICE_REDIS_URL__HOST", "h")
     with pytest.raises(SettingsError) as caught:
         load()
-    in_file, in_environment = str(caught.value).split("the environment: ")
-    assert in_file == "pipeline.yaml: queue.attempts: expected int >= 1; "
-    assert [problem.partition(": ")[0] for problem in in_environment.split("; ")] == [
-        "queue.atempts",
-        "queue.retry_seconds",
-        "redis_url",
+    assert [problem.rpartition(": ")[0] for problem in str(caught.value).split("; ")] == [
+        "pipeline.yaml:1: queue.attempts",
+        "SLUICE_QUEUE__ATEMPTS: queue.atempts",
+        "SLUICE_QUEUE__RETRY_SECONDS: queue.retry_seconds",
+        "SLUICE_REDIS_URL__HOST: redis_url",
     ]
 
 
@@ -286,7 +342,7 @@ def test_an_empty_variable_is_no_override(file: Path, monkeypatch: pytest.Monkey
 
 def test_a_wrong_variable_is_named(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLUICE_QUEUE__ATTEMPTS", "many")
-    with pytest.raises(SettingsError, match=r"environment: queue\.attempts"):
+    with pytest.raises(SettingsError, match=r"^SLUICE_QUEUE__ATTEMPTS: queue\.attempts"):
         load()
 
 

@@ -39,7 +39,7 @@ SVG = "{http://www.w3.org/2000/svg}"
         (("tasks.audit.stream:AuditStream.report", "tasks.contracts.audit:AuditRecord.to_bytes"), "contracts"),
         (("handlers.producer:to_request", "tasks.contracts.strict:parse_strict"), "door and client"),
         (("tasks.agents.team:TeamRunner.run", "pydantic.main:BaseModel.__init__"), "agent"),
-        (("autogen_core._cancellation_token:CancellationToken.__init__", "re:compile"), "agent"),
+        (("autogen_core._cancellation_token:CancellationToken.__init__", "re:compile"), "AutoGen"),
         (("intent.batching:Batcher.submit",), "classifier"),
         (("intentional:f",), "event loop"),
     ],

@@ -16,6 +16,7 @@ from tasks.contracts.result import Result, Status, Step, Usage
 from tasks.contracts.session import SessionVersion
 from tasks.errors import ModelError, ModelRefused
 from tasks.settings import AgentSettings, Settings
+from tasks.work import MAX_ARGUMENTS
 from tests.support import build
 from tests.support.world import HUMAN, RESPONDER, World
 
@@ -56,18 +57,26 @@ async def test_an_answer_becomes_the_result(world: World) -> None:
     assert written.details["sha256"] == sha256(world.data.objects["results/acme/r1.json"])
 
 
-async def test_tool_calls_are_audited_by_the_digest_of_their_arguments(world: World) -> None:
+async def test_tool_calls_are_audited_with_their_arguments_redacted_and_cut(world: World) -> None:
     asked = await world.routed()
+    secret, padding = "sk-proj-4f9ac0d1e2b34455aa77", "x" * (MAX_ARGUMENTS - 22)
 
     def calls(task: AgentTask) -> str:
         assert task.on_tool
-        task.on_tool(ToolCall("sql_parser", {"sql": "select card from people"}, False, "denied", 1.5))
+        task.on_tool(ToolCall("sql_parser", {"sql": "select 1"}, False, "denied", 1.5, code="tool_refused"))
+        task.on_tool(ToolCall("pay", {"a": padding, "b": secret}, True, "", 1.5, replayed=True))
         return "done"
 
     await world.deliver(world.work(FakeRunner(calls)), RESPONDER)
-    [called] = [record for record in await world.records(asked) if record.action == "tool.called"]
-    assert (called.resource, called.reason, called.details["ok"]) == ("tool:sql_parser", "denied", False)
-    assert b"select" not in called.to_bytes()
+    refused, made = [record for record in await world.records(asked) if record.action == "tool.called"]
+    assert (refused.resource, refused.reason, refused.details["ok"]) == ("tool:sql_parser", "denied", False)
+    assert (refused.decision, refused.details["code"]) == ("deny", "tool_refused")
+    assert refused.details["arguments"] == '{"sql":"select 1"}'
+    assert refused.details["arguments_sha256"] == sha256(b'{"sql":"select 1"}')
+    assert (made.decision, made.details["replayed"]) == ("allow", True)
+    assert len(str(made.details["arguments"])) == MAX_ARGUMENTS
+    # The cut goes through the secret: what is left of it must not be there either.
+    assert b"sk-pr" not in made.to_bytes()
 
 
 async def test_secrets_in_steps_do_not_reach_the_result(world: World) -> None:
@@ -108,24 +117,28 @@ async def test_a_model_that_fails_is_asked_again_after_a_pause(world: World) -> 
     assert failed == ["model: busy", "internal: bug"]
 
 
-async def test_a_refusal_goes_to_the_fallback_at_once_and_from_there_no_further(world: World) -> None:
+async def test_a_refusal_goes_to_the_fallback_at_once_and_from_there_to_a_person(world: World) -> None:
     asked = await world.routed()
     await world.deliver(world.work(FakeRunner(ModelRefused("no"))), RESPONDER)
     [parcel] = world.broker.queues[HUMAN]
     message = parse_versioned(Message, orjson.loads(parcel.message))
-    assert (message.agent_type, message.fallback_from) == ("human_escalation", "responder")
+    assert (message.agent_type, message.fallback_from, message.fallback_code) == (
+        "human_escalation",
+        "responder",
+        "model_refused",
+    )
     await world.deliver(world.work(FakeRunner(ModelRefused("no")), pool=HUMAN), HUMAN)
     result = await result_of(world, asked)
-    assert (result.status, result.error and result.error.code) == (Status.FAILED, "model_refused")
+    assert (result.status, result.error and result.error.code) == (Status.ESCALATED, "model_refused")
     actions = await world.actions(asked)
-    assert (actions["agent.fallback"], actions["attempt.failed"]) == (1, 2)
+    assert (actions["agent.fallback"], actions["attempt.failed"], actions["escalation.opened"]) == (1, 2, 1)
     assert not world.broker.queues[keys.DEAD_LETTERS]
 
 
 async def test_a_fallback_with_a_fallback_of_its_own_does_not_use_it(world: World) -> None:
     agents = (
         AgentSettings(type="responder", fallback="planner"),
-        AgentSettings(type="planner", fallback="responder"),
+        AgentSettings(type="planner", fallback="executor"),
     )
     world.settings = Settings(agents=agents)
     asked = await world.routed()

@@ -46,7 +46,7 @@ class ModelClient(ChatCompletionClient):
     """What results call the model that answered, where the client knows better than its maker; else empty."""
 
     def __init__(self, context_tokens: int) -> None:
-        self._context_tokens = context_tokens
+        self.context_tokens = context_tokens
         self._total = RequestUsage(0, 0)
         self._last = RequestUsage(0, 0)
 
@@ -74,7 +74,7 @@ class ModelClient(ChatCompletionClient):
 
     def remaining_tokens(self, messages: Sequence[LLMMessage], *, tools: Sequence[Tool | ToolSchema] = ()) -> int:
         """Return about how many tokens are left in the context."""
-        return self._context_tokens - self.count_tokens(messages, tools=tools)
+        return self.context_tokens - self.count_tokens(messages, tools=tools)
 
     async def create_stream(
         self,
@@ -86,7 +86,7 @@ class ModelClient(ChatCompletionClient):
         extra_create_args: Mapping[str, Any] | None = None,
         cancellation_token: CancellationToken | None = None,
     ) -> AsyncGenerator[str | CreateResult, None]:
-        """Yield what :meth:`create` returns: a text in one piece first. For models that do not stream."""
+        """Yield what :meth:`create` returns, a text in one piece first: nobody here reads half an answer."""
         result = await self.create(
             messages,
             tools=tools,

@@ -5,34 +5,29 @@ On httpx, because importing the ``openai`` package takes longer than starting a 
 
 from __future__ import annotations
 
-import asyncio
-import email.utils
-import ipaddress
 import json
-import random
-import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 import httpx
 
+from tasks.agents.models.dialect import Dialect
+from tasks.agents.models.stream import Payload, Whole
+from tasks.agents.models.transport import is_loopback, open_transport
+from tasks.agents.models.upstream import Failure, Upstream
 from tasks.errors import ModelError, ModelRefused
 from tasks.settings import ModelSettings
 
-ATTEMPTS: Final = 4
-_FIRST_WAIT: Final = 0.5
-_LONGEST_WAIT: Final = 20.0
 _MAX_DETAIL: Final = 300
 _DONE: Final = "[DONE]"
-
-Payload = dict[str, Any]
 
 
 class Endpoint:
     """Sends chat completion requests for one model. Belongs to one event loop; :meth:`close` it there.
 
-    The key is read from ``environ`` for each request, so that a rotated one is used at once, and never kept.
+    The key is read from ``environ`` for each request, so that a rotated one is used at once, and never kept. Where
+    ``settings.stream`` is set, answers are streamed, and put together here.
     """
 
     def __init__(
@@ -42,186 +37,141 @@ class Endpoint:
         *,
         environ: Mapping[str, str],
         transport: httpx.AsyncBaseTransport | None = None,
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-        jitter: Callable[[], float] = random.random,
+        upstream: Upstream | None = None,
     ) -> None:
         self.model = model
         self._settings = settings
         self._environ = environ
-        self._sleep = sleep
-        self._jitter = jitter
+        self._upstream = upstream or Upstream(where(model, settings), settings)
+        self._dialect = Dialect()
         self._local = is_loopback(settings.base_url)
-        self._unsupported: set[str] = set()
-        self._http = httpx.AsyncClient(
-            transport=transport,
-            timeout=settings.timeout_seconds,
-            # A local server gives each open connection a thread: idle ones would keep others out.
-            limits=httpx.Limits(max_keepalive_connections=0 if self._local else 20),
-            trust_env=not self._local,
-            # Loading the authorities' certificates takes 20 ms that plain http on this machine has no use
-            # for.
-            verify=not (self._local and settings.base_url.startswith("http:")),
-        )
+        # Without httpx's client around it, whose cookies, redirects and merging of headers take as long as the rest.
+        self._transport = transport or open_transport(settings.base_url, keep_alive_seconds=settings.keep_alive_seconds)
+        seconds = settings.timeout_seconds
+        self._extensions = {"timeout": dict.fromkeys(("connect", "read", "write", "pool"), seconds)}
 
-    async def post(self, payload: Payload) -> Payload:
-        """Send ``payload`` and return the decoded answer.
+    @property
+    def counts_tokens(self) -> bool:
+        """Whether :meth:`post` wants to know how many tokens a request takes."""
+        return self._upstream.rate.counts_tokens
+
+    async def post(self, payload: Payload, *, tokens: int = 0) -> Payload:
+        """Send ``payload`` and return the decoded answer. ``tokens`` is about what prompt and answer take.
 
         Raises:
             ModelRefused: the endpoint refuses this request or this key.
+            ModelUnavailable: the endpoint is left alone for now.
             ModelError: it could not be reached or failed, also after a few more tries.
         """
-        response = await self._send(payload, stream=False)
-        try:
-            answer = response.json()
-        except ValueError as error:
-            raise ModelError(f"{self._where}: the answer is not JSON") from error
-        if not isinstance(answer, dict):
-            raise ModelError(f"{self._where}: the answer is not a JSON object")
+        if self._settings.stream:
+            payload = payload | {"stream": True, "stream_options": {"include_usage": True}}
+        answer = await self._upstream.call(lambda: self._try(payload), tokens=tokens)
+        used = (answer.get("usage") or {}).get("total_tokens")
+        if isinstance(used, int):
+            self._upstream.rate.settle(tokens, used)
         return answer
 
-    async def stream(self, payload: Payload) -> AsyncGenerator[Payload, None]:
-        """Send ``payload`` and yield the decoded events. Tries again only while nothing was yielded.
+    async def warm(self) -> None:
+        """Open a connection, by asking for the list of models. What it answers is of no interest.
 
         Raises:
-            ModelRefused, ModelError: as for :meth:`post`.
+            ModelError: the endpoint cannot be reached, or the key is missing.
         """
-        response = await self._send(payload | {"stream": True}, stream=True)
         try:
-            async for line in response.aiter_lines():
-                data = line.removeprefix("data:").strip() if line.startswith("data:") else ""
-                if data == _DONE:
-                    return
-                if data:
-                    yield self._event(data)
+            response = await self._transport.handle_async_request(self._request("GET", "models"))
+            await self._detail(response)
         except httpx.HTTPError as error:
-            raise ModelError(f"{self._where}: the stream broke off ({type(error).__name__})") from error
-        finally:
-            await response.aclose()
+            raise ModelError(f"{self._upstream.name}: {type(error).__name__}") from error
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._http.aclose()
+        await self._transport.aclose()
 
-    @property
-    def _where(self) -> str:
-        return f"model {self.model!r} at {urlsplit(self._settings.base_url).hostname}"
+    async def _try(self, payload: Payload) -> Payload:
+        while True:
+            spoken = self._dialect.spoken(payload)
+            request = self._request("POST", "chat/completions", json.dumps(spoken).encode())
+            try:
+                response = await self._transport.handle_async_request(request)
+                if response.status_code == httpx.codes.OK:
+                    return await self._answer(response)
+                detail = await self._detail(response)
+            except httpx.HTTPError as error:
+                raise Failure(type(error).__name__) from error
+            if response.status_code != httpx.codes.BAD_REQUEST or not self._dialect.learn(spoken, detail):
+                raise self._upstream.refusal(response.status_code, detail, response.headers)
+
+    def _whole(self, body: bytes | str) -> Payload:
+        try:
+            answer = json.loads(body)
+        except ValueError as error:
+            raise ModelError(f"{self._upstream.name}: the answer is not JSON") from error
+        if not isinstance(answer, dict):
+            raise ModelError(f"{self._upstream.name}: the answer is not a JSON object")
+        return answer
+
+    async def _answer(self, response: httpx.Response) -> Payload:
+        try:
+            return await self._streamed(response) if self._settings.stream else self._whole(await response.aread())
+        finally:
+            await response.aclose()
+
+    async def _streamed(self, response: httpx.Response) -> Payload:
+        whole = Whole()
+        async for line in response.aiter_lines():
+            data = line.removeprefix("data:").strip() if line.startswith("data:") else ""
+            if data == _DONE:
+                whole.ended = True
+            elif data:
+                whole.add(self._event(data))
+        if not whole.ended:
+            raise Failure("the stream broke off")
+        return whole.answer()
 
     def _event(self, data: str) -> Payload:
-        try:
-            event = json.loads(data)
-        except ValueError as error:
-            raise ModelError(f"{self._where}: an event of the stream is not JSON") from error
-        if not isinstance(event, dict) or event.get("error"):
-            raise ModelError(f"{self._where}: the stream reported an error")
+        event = self._whole(data)
+        if event.get("error"):
+            raise Failure("the stream reported an error")
         return event
 
-    async def _send(self, payload: Payload, *, stream: bool) -> httpx.Response:
-        tries = 0
-        while True:
-            payload = self._supported(payload)
-            problem, wait = "", None
-            try:
-                response = await self._http.send(self._request(payload), stream=stream)
-                if response.status_code == httpx.codes.OK:
-                    return response
-                detail = await self._detail(response)
-                if response.status_code == httpx.codes.BAD_REQUEST and self._learn(payload, detail):
-                    continue
-                self._refuse(response.status_code, detail)
-                problem, wait = f"status {response.status_code} {detail}".strip(), _retry_after(response)
-            except httpx.HTTPError as error:
-                problem = type(error).__name__
-            tries += 1
-            pause = self._pause(tries) if wait is None else wait
-            if tries >= ATTEMPTS or pause > _LONGEST_WAIT:
-                raise ModelError(f"{self._where}: {problem}, after {tries} {'tries' if tries > 1 else 'try'}")
-            await self._sleep(pause)
-
-    def _request(self, payload: Payload) -> httpx.Request:
-        headers = {}
+    def _request(self, method: str, path: str, body: bytes = b"") -> httpx.Request:
+        headers = {"User-Agent": "sluice", "Content-Type": "application/json"}
         key = self._environ.get(self._settings.api_key_env, "")
         if key:
             headers["Authorization"] = f"Bearer {key}"
         elif not self._local:
             raise ModelRefused(
-                f"{self._where} needs a key: set the environment variable {self._settings.api_key_env}, "
+                f"{self._upstream.name} needs a key: set the environment variable {self._settings.api_key_env}, "
                 "or let default_model and the agents' models name a model that needs none"
             )
         try:
-            return self._http.build_request(
-                "POST",
-                f"{self._settings.base_url.rstrip('/')}/chat/completions",
-                json=payload,
-                headers=headers,
-            )
+            url = f"{self._settings.base_url.rstrip('/')}/{path}"
+            return httpx.Request(method, url, headers=headers, content=body, extensions=self._extensions)
         except (UnicodeEncodeError, httpx.InvalidURL, ValueError) as error:
             # Neither the key nor the URL is repeated: either may hold a secret.
             raise ModelRefused(
                 f"model {self.model!r}: base_url or the key in {self._settings.api_key_env} is malformed"
             ) from error
 
-    def _refuse(self, status: int, detail: str) -> None:
-        """Raise where ``status`` says that trying again does not help."""
-        if status in {401, 403}:
-            # What the endpoint says here quotes parts of the key.
-            raise ModelRefused(
-                f"{self._where}: status {status}, the key in {self._settings.api_key_env} was not accepted"
-            )
-        if status not in {408, 409, 425, 429} and status < 500:
-            raise ModelRefused(f"{self._where}: status {status} {detail}".strip())
-
     async def _detail(self, response: httpx.Response) -> str:
         """Return what the endpoint says is wrong, in one line and without the key."""
         try:
             await response.aread()
-            body = response.json()
+            body: Any = response.json()
             error = body.get("error", body)
             text = str(error.get("message", "")) if isinstance(error, dict) else str(error)
         except (httpx.HTTPError, ValueError, AttributeError):
             text = ""
         finally:
             await response.aclose()
-        key = self._environ.get(self._settings.api_key_env, "")
-        return " ".join((text.replace(key, "***") if key else text).split())[:_MAX_DETAIL]
-
-    def _learn(self, payload: Payload, detail: str) -> bool:
-        """Remember a parameter that this model does not know, and tell whether to try without it.
-
-        Newer models of the same API know ``max_completion_tokens`` only, and some no temperature.
-        """
-        for name, sign in (("max_tokens", "max_completion_tokens"), ("temperature", "temperature")):
-            if name in payload and sign in detail and "unsupported" in detail.lower():
-                self._unsupported.add(name)
-                return True
-        return False
-
-    def _supported(self, payload: Payload) -> Payload:
-        kept = {name: value for name, value in payload.items() if name not in self._unsupported}
-        if "max_tokens" in self._unsupported and "max_tokens" in payload:
-            kept["max_completion_tokens"] = payload["max_tokens"]
-        return kept
-
-    def _pause(self, tries: int) -> float:
-        return float(_FIRST_WAIT * 2 ** (tries - 1) * (0.5 + self._jitter()))
+        return one_line(text, self._environ.get(self._settings.api_key_env, ""))
 
 
-def is_loopback(url: str) -> bool:
-    """Tell whether ``url`` leads to this machine."""
-    host = urlsplit(url).hostname or ""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+def one_line(text: str, key: str) -> str:
+    """Return what an endpoint says, short and without the key."""
+    return " ".join((text.replace(key, "***") if key else text).split())[:_MAX_DETAIL]
 
 
-def _retry_after(response: httpx.Response) -> float | None:
-    """Return the seconds that the endpoint asks to wait, from a number or a date."""
-    value = response.headers.get("Retry-After", "")
-    try:
-        return max(float(value), 0.0)
-    except ValueError:
-        pass
-    try:
-        return max(email.utils.parsedate_to_datetime(value).timestamp() - time.time(), 0.0)
-    except (ValueError, TypeError):
-        return None
+def where(model: str, settings: ModelSettings) -> str:
+    """Return what errors call the endpoint of ``model``."""
+    return f"model {model!r} at {urlsplit(settings.base_url).hostname}"

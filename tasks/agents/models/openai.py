@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import uuid
-from collections.abc import AsyncGenerator, Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 from autogen_core import CancellationToken, FunctionCall
@@ -14,10 +14,12 @@ from autogen_core.tools import Tool, ToolSchema
 from pydantic import BaseModel
 
 from tasks.agents.models import emulate
+from tasks.agents.models.backend import Backend
 from tasks.agents.models.base import ModelClient, ToolChoice, schemas, to_chat
-from tasks.agents.models.endpoint import Endpoint, Payload
-from tasks.agents.models.fit import ChatMessage, estimate, fit
+from tasks.agents.models.endpoint import Endpoint
+from tasks.agents.models.fit import ChatMessage, estimate, fit, size
 from tasks.agents.models.propose import Proposal, propose
+from tasks.agents.models.stream import Payload
 from tasks.errors import ModelError, ModelRefused
 from tasks.settings import ModelSettings
 
@@ -31,6 +33,15 @@ _FINISH: Final[dict[str, FinishReasons]] = {
     "content_filter": "content_filter",
 }
 _LEAST_PROMPT: Final = 64
+
+
+def open_endpoint(endpoint: Endpoint, settings: ModelSettings) -> Backend:
+    """Return the backend of the model behind ``endpoint``."""
+
+    def client(temperature: float, max_tokens: int | None) -> ModelClient:
+        return OpenAIClient(endpoint, settings, temperature=temperature, max_tokens=max_tokens)
+
+    return Backend(client, endpoint.warm, endpoint.close)
 
 
 class OpenAIClient(ModelClient):
@@ -75,46 +86,12 @@ class OpenAIClient(ModelClient):
         if chosen.content:
             return chosen
         payload = self._payload(chat, offered, tool_choice, json_output, extra_create_args)
-        answer = await _linked(self._endpoint.post(payload), cancellation_token)
+        answer = await _linked(self._endpoint.post(payload, tokens=self._tokens(payload)), cancellation_token)
         result = self._result(_choice(answer), answer.get("usage"))
         if not self._native and isinstance(result.content, str):
             result.content = emulate.results_first(chat, result.content)
         result.usage = _sum(result.usage, chosen.usage)
         return result
-
-    async def create_stream(
-        self,
-        messages: Sequence[LLMMessage],
-        *,
-        tools: Sequence[Tool | ToolSchema] = (),
-        tool_choice: ToolChoice = "auto",
-        json_output: bool | type[BaseModel] | None = None,
-        extra_create_args: Mapping[str, Any] | None = None,
-        cancellation_token: CancellationToken | None = None,
-    ) -> AsyncGenerator[str | CreateResult, None]:
-        """Yield the text in pieces as it comes, then what :meth:`create` would return. Raises the same."""
-        chat, offered = to_chat(messages), schemas(tools)
-        chosen = await _linked(self._choose(chat, offered, tool_choice), cancellation_token)
-        if chosen.content:
-            yield chosen
-            return
-        payload = self._payload(chat, offered, tool_choice, json_output, extra_create_args)
-        whole, usage = _Whole(), None
-        facts = "" if self._native else emulate.results_first(chat, "")
-        if facts:
-            yield facts
-        async for event in self._endpoint.stream(payload | {"stream_options": {"include_usage": True}}):
-            usage = event.get("usage") or usage
-            piece = whole.add(event)
-            if piece:
-                yield piece
-            if cancellation_token is not None and cancellation_token.is_cancelled():
-                raise asyncio.CancelledError
-        result = self._result(whole.choice(), usage)
-        if facts:
-            result.content = facts + str(result.content)
-        result.usage = _sum(result.usage, chosen.usage)
-        yield result
 
     def _payload(
         self,
@@ -126,7 +103,7 @@ class OpenAIClient(ModelClient):
     ) -> Payload:
         native = self._native and tools
         taken = sum(estimate(json.dumps(tool)) for tool in tools) if native else 0
-        budget = max(self._context_tokens - self._max_tokens - taken, _LEAST_PROMPT)
+        budget = max(self.context_tokens - self._max_tokens - taken, _LEAST_PROMPT)
         payload: Payload = {
             "model": self._endpoint.model,
             "messages": fit(chat if self._native else emulate.as_text(chat), budget),
@@ -139,6 +116,13 @@ class OpenAIClient(ModelClient):
         if json_output:
             payload["response_format"] = _json_format(json_output)
         return payload | dict(extra or {})
+
+    def _tokens(self, payload: Payload) -> int:
+        """Return about what prompt and answer take together; zero where nobody counts."""
+        if not self._endpoint.counts_tokens:
+            return 0
+        tools = estimate(json.dumps(payload["tools"])) if "tools" in payload else 0
+        return sum(map(size, payload["messages"])) + tools + self._max_tokens
 
     async def _choose(self, chat: list[ChatMessage], tools: list[ToolSchema], tool_choice: ToolChoice) -> CreateResult:
         """Return the emulated tool call; a result without content where the model is to answer in text."""
@@ -190,45 +174,6 @@ class OpenAIClient(ModelClient):
         if not text.strip():
             why = f"max_tokens={self._max_tokens} were used up" if finish == "length" else f"it ended with {finish!r}"
             raise ModelError(f"model {self._endpoint.model!r} gave an empty answer: {why}")
-
-
-class _Whole:
-    """Puts the pieces of a stream together again."""
-
-    def __init__(self) -> None:
-        self._text: list[str] = []
-        self._thought: list[str] = []
-        self._calls: dict[int, dict[str, str]] = {}
-        self._finish = ""
-
-    def add(self, event: Payload) -> str:
-        """Take one event and return its piece of the text."""
-        choices = event.get("choices") or [{}]
-        delta = choices[0].get("delta") or {}
-        self._finish = choices[0].get("finish_reason") or self._finish
-        self._thought.append(delta.get("reasoning_content") or "")
-        for piece in delta.get("tool_calls") or ():
-            call = self._calls.setdefault(piece.get("index", 0), {"id": "", "name": "", "arguments": ""})
-            function = piece.get("function") or {}
-            call["id"] = piece.get("id") or call["id"]
-            call["name"] += function.get("name") or ""
-            call["arguments"] += function.get("arguments") or ""
-        text = delta.get("content") or ""
-        self._text.append(text)
-        return str(text)
-
-    def choice(self) -> Payload:
-        """Return what the same answer would be in one piece."""
-        calls = [
-            {"id": call["id"], "function": {"name": call["name"], "arguments": call["arguments"]}}
-            for _, call in sorted(self._calls.items())
-        ]
-        message = {
-            "content": "".join(self._text),
-            "tool_calls": calls,
-            "reasoning_content": "".join(self._thought) or None,
-        }
-        return {"message": message, "finish_reason": self._finish}
 
 
 async def _linked(work: Coroutine[Any, Any, T], token: CancellationToken | None) -> T:

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
-from weakref import WeakKeyDictionary
 
-from tasks.settings import EMBEDDED, AgentSettings, ModelSettings, Settings
+from tasks.agents.models.backend import Backend
+from tasks.agents.models.cache import ModelCache
+from tasks.errors import SluiceError
+from tasks.log import get_logger
+from tasks.settings import EMBEDDED, ModelSettings, Settings
 
 if TYPE_CHECKING:
     import httpx
 
     from tasks.agents.models.base import ModelClient
-    from tasks.agents.models.endpoint import Endpoint
+
+log = get_logger()
 
 EXTRACTIVE: Final = "extractive"
 EXTRACTIVE_LABEL: Final = "extractive (no language model)"
@@ -24,6 +29,7 @@ CANNED_LABEL: Final = "canned (no language model)"
 EMBEDDED_MODEL: Final = "smollm2-135m-instruct"
 EMBEDDED_KEY_ENV: Final = "SLUICE_EMBEDDED_MODEL_KEY"
 
+_EXTENSIONS: Final = {"anthropic", "azure"}
 _EMBEDDED_MAX_TOKENS: Final = 64
 # On two cores it reads about 130 tokens a second and writes about 70: what it may read is what a caller waits
 # for.
@@ -43,7 +49,10 @@ class Resolved:
 
 
 class ModelRegistry:
-    """Makes clients; keeps one endpoint for each event loop and model. ``transport`` is for tests."""
+    """Makes clients, and keeps the connections of those models that were used last. For one event loop.
+
+    ``environ`` holds the keys; ``transport`` is for tests.
+    """
 
     def __init__(
         self,
@@ -55,8 +64,7 @@ class ModelRegistry:
         self._settings = settings
         self._environ = os.environ if environ is None else environ
         self._transport = transport
-        self._endpoints: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Resolved, Endpoint]] = WeakKeyDictionary()
-        self._extractive: ModelClient | None = None
+        self._cache = ModelCache[Resolved](self._open, size=settings.model_cache.size)
 
     def resolve(self, name: str | None) -> Resolved:
         """Return where ``name`` leads; ``None`` is the default model. Any name leads somewhere.
@@ -75,35 +83,56 @@ class ModelRegistry:
             return Resolved(EXTRACTIVE_LABEL, EXTRACTIVE, ModelSettings(provider=EXTRACTIVE))
         return Resolved(name, name, ModelSettings())
 
-    def client(self, agent: AgentSettings, override: str | None = None) -> tuple[ModelClient, str]:
-        """Return a client for ``agent``, and the label of its model. Call it on the loop that will use it."""
-        resolved = self.resolve(override or agent.model)
-        if resolved.settings.provider == EXTRACTIVE:
-            return self._extracting(), resolved.label
-        if resolved.settings.provider == CANNED:
-            from tasks.agents.models.canned import CannedClient
+    @contextlib.asynccontextmanager
+    async def using(
+        self, name: str | None, *, temperature: float, max_tokens: int | None = None
+    ) -> AsyncIterator[tuple[ModelClient, str]]:
+        """Yield a client of the model ``name``, and the model's label. Its connections stay open inside the block.
 
-            return CannedClient(resolved.settings.delay_seconds), resolved.label
-        from tasks.agents.models.openai import OpenAIClient
-
-        limit = agent.max_tokens
-        if resolved.model == EMBEDDED_MODEL and limit is not None:
+        Raises:
+            NotReady: its provider is not installed.
+            ModelRefused: its provider wants a key to begin with, and there is none.
+        """
+        resolved = self.resolve(name)
+        if resolved.model == EMBEDDED_MODEL and max_tokens is not None:
             # A limit meant for a large model would hold the only small one for minutes.
-            limit = min(limit, resolved.settings.max_tokens)
-        client = OpenAIClient(
-            self._endpoint(resolved), resolved.settings, temperature=agent.temperature, max_tokens=limit
-        )
-        if (override or agent.model or self._settings.default_model) != EMBEDDED:
-            return client, resolved.label
-        from tasks.agents.models.patient import PatientClient
+            max_tokens = min(max_tokens, resolved.settings.max_tokens)
+        patient = resolved.model == EMBEDDED_MODEL and (name or self._settings.default_model) == EMBEDDED
+        async with self._cache.using(resolved) as backend:
+            client = backend.client(temperature, max_tokens)
+            if patient:
+                from tasks.agents.models.patient import PatientClient
 
-        patience = self._settings.embedded_patience_seconds
-        return PatientClient(client, label=resolved.label, seconds=patience), resolved.label
+                client = PatientClient(client, label=resolved.label, seconds=self._settings.embedded_patience_seconds)
+            yield client, resolved.label
+
+    async def preload(self, names: Iterable[str]) -> None:
+        """Make the clients of ``names`` and open a connection for each. What fails is tried again when it is used."""
+        for name in names:
+            resolved = self.resolve(name)
+            try:
+                async with self._cache.using(resolved) as backend:
+                    await backend.warm()
+            except SluiceError as error:
+                log.warning("model not preloaded", model=name, error=str(error))
+
+    async def configure(self, settings: Settings) -> None:
+        """Let names lead where ``settings`` say from now on. Running requests keep their clients until they end."""
+        before = {self.resolve(name) for name in self._names()}
+        self._settings = settings
+        gone = before - {self.resolve(name) for name in self._names()}
+        # A key of an SDK is read when its client is made.
+        stale = [key for key in self._cache.keys if key in gone or key.settings.provider in _EXTENSIONS]
+        await self._cache.retire(tuple(stale))
+        await self._cache.resize(settings.model_cache.size)
 
     async def close(self) -> None:
-        """Close the endpoints of the running loop. Another loop's sockets are not ours to touch."""
-        for endpoint in self._endpoints.pop(asyncio.get_running_loop(), {}).values():
-            await endpoint.close()
+        """Close all connections. Safe to call twice."""
+        await self._cache.close()
+
+    def _names(self) -> set[str]:
+        """Return the names that the settings give a meaning. All others lead to the same place for ever."""
+        return {*self._settings.models, self._settings.default_model, EMBEDDED, EXTRACTIVE}
 
     def _embedded(self) -> ModelSettings:
         url = (self._settings.embedded_model_url or "").rstrip("/")
@@ -112,24 +141,33 @@ class ModelRegistry:
             model=EMBEDDED_MODEL,
             api_key_env=EMBEDDED_KEY_ENV,
             native_tools=False,
+            plans=False,
             max_tokens=_EMBEDDED_MAX_TOKENS,
             context_tokens=_EMBEDDED_CONTEXT,
             timeout_seconds=_EMBEDDED_TIMEOUT,
+            # It gives each open connection a thread: idle ones would keep others out.
+            keep_alive_seconds=0,
         )
 
-    def _extracting(self) -> ModelClient:
-        if self._extractive is None:
+    async def _open(self, resolved: Resolved) -> Backend:
+        settings = resolved.settings
+        if settings.provider == EXTRACTIVE:
             from tasks.agents.models.extractive import ExtractiveClient
 
-            self._extractive = ExtractiveClient()
-        return self._extractive
+            return Backend(lambda *_: ExtractiveClient())
+        if settings.provider == CANNED:
+            from tasks.agents.models.canned import CannedClient
 
-    def _endpoint(self, resolved: Resolved) -> Endpoint:
+            return Backend(lambda *_: CannedClient(settings.delay_seconds))
+        if settings.provider in _EXTENSIONS:
+            return await asyncio.to_thread(self._open_extension, resolved)
         from tasks.agents.models.endpoint import Endpoint
+        from tasks.agents.models.openai import open_endpoint
 
-        endpoints = self._endpoints.setdefault(asyncio.get_running_loop(), {})
-        if resolved not in endpoints:
-            endpoints[resolved] = Endpoint(
-                resolved.settings, resolved.model, environ=self._environ, transport=self._transport
-            )
-        return endpoints[resolved]
+        endpoint = Endpoint(settings, resolved.model, environ=self._environ, transport=self._transport)
+        return open_endpoint(endpoint, settings)
+
+    def _open_extension(self, resolved: Resolved) -> Backend:
+        from tasks.agents.models.extension import open_extension
+
+        return open_extension(resolved.model, resolved.settings, self._environ)

@@ -1,1 +1,7 @@
-"""What agents can do: a port, SQL that only reads, calls of allowed HTTP APIs."""
+"""What agents can do. A package that brings a tool needs these names and no others."""
+
+from tasks.agents.tools.base import ToolContext
+from tasks.agents.tools.function import tool
+from tasks.errors import ToolError, ToolFailed, ToolUncertain
+
+__all__ = ["ToolContext", "ToolError", "ToolFailed", "ToolUncertain", "tool"]

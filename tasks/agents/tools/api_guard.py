@@ -10,15 +10,23 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
-from tasks.errors import SettingsError, ToolError
+from tasks.errors import SettingsError, ToolError, ToolRefused, ToolUnavailable
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Resolver = Callable[[str, int], Awaitable[list[str]]]
 """Takes a host and a port, gives its addresses as text."""
 
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
-_NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
-_SIX_TO_FOUR: Final = ipaddress.IPv6Network("2002::/16")
+_GLOBAL_UNICAST: Final = ipaddress.IPv6Network("2000::/3")
+"""All of IPv6 that is the internet. Mapped, translated, site-local and unique local addresses lie outside."""
+_NOT_PUBLIC: Final = tuple(
+    ipaddress.ip_network(text)
+    # IETF's own and Teredo, documentation twice, 6to4: the first and the last hide IPv4 addresses.
+    # The last two are 6to4's relays, and where Azure's machines get their settings and tokens.
+    for text in ("2001::/23", "2001:db8::/32", "3fff::/20", "2002::/16", "192.88.99.0/24", "168.63.129.16/32")
+)
+_ISATAP: Final = frozenset({0x00005EFE, 0x02005EFE})
+"""The upper half of an interface id whose lower half is an IPv4 address."""
 _MAX_URL: Final = 2048
 
 
@@ -50,22 +58,34 @@ class Allowlist:
     the entry is that very address, and loopback where the entry is ``localhost``: then somebody meant it.
     """
 
-    def __init__(self, entries: Iterable[str], resolve: Resolver | None = None) -> None:
-        self._entries = frozenset(_entry(text) for text in entries)
+    def __init__(
+        self, entries: Iterable[str], resolve: Resolver | None = None, *, where: str = "tools.api_caller.allowed_hosts"
+    ) -> None:
+        self._entries = frozenset(_entry(text, where) for text in entries)
         self._resolve = resolve or resolve_host
+
+    def covers(self, url: str) -> bool:
+        """Tell whether an entry stands for the host of ``url``; nothing is resolved, and this does not allow a call."""
+        try:
+            parts = _split(url)
+            return self._names(_host(parts), _port(parts), parts.scheme)
+        except ToolRefused:
+            return False
+
+    def _names(self, host: str, port: int, scheme: str) -> bool:
+        return (host, port) in self._entries or ((host, None) in self._entries and port == _DEFAULT_PORTS[scheme])
 
     async def check(self, url: str) -> Target:
         """Return where a call of ``url`` must go.
 
         Raises:
-            ToolError: it must not be called; the message says why.
+            ToolRefused: it must not be called; the message says why.
+            ToolUnavailable: its name leads nowhere.
         """
         parts = _split(url)
         host, port = _host(parts), _port(parts)
-        if (host, port) not in self._entries and not (
-            (host, None) in self._entries and port == _DEFAULT_PORTS[parts.scheme]
-        ):
-            raise ToolError(f"{host}:{port} is not an allowed host")
+        if not self._names(host, port, parts.scheme):
+            raise ToolRefused(f"{host}:{port} is not an allowed host")
         address = await self._address(host, port)
         path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         authority = parts.netloc.rpartition("@")[2]
@@ -79,22 +99,27 @@ class Allowlist:
         try:
             found = [ipaddress.ip_address(text) for text in await self._resolve(host, port)]
         except (OSError, ValueError) as error:
-            raise ToolError(f"{host} does not resolve to an address") from error
+            raise ToolUnavailable(f"{host} does not resolve to an address") from error
         if not found:
-            raise ToolError(f"{host} does not resolve to an address")
+            raise ToolUnavailable(f"{host} does not resolve to an address")
         # All must be fit: an attacker's name would give a good one and a bad one and wait for its turn.
         for address in found:
             if not (address.is_loopback if host == "localhost" else is_public(address)):
-                raise ToolError(f"{host} leads to {address}, which is not a public address")
+                raise ToolRefused(f"{host} leads to {address}, which is not a public address")
         return str(found[0])
 
 
 def is_public(address: Address) -> bool:
     """Tell whether ``address`` is on the public internet, also where an IPv4 address hides in an IPv6 one."""
+    if any(address.version == network.version and address in network for network in _NOT_PUBLIC):
+        return False
     if isinstance(address, ipaddress.IPv6Address):
         if address.ipv4_mapped is not None:
             return is_public(address.ipv4_mapped)
-        if address in _SIX_TO_FOUR or address in _NAT64:
+        if address not in _GLOBAL_UNICAST:
+            return False
+        hidden = int(address) & 0xFFFFFFFF
+        if (int(address) >> 32) & 0xFFFFFFFF in _ISATAP and not is_public(ipaddress.IPv4Address(hidden)):
             return False
     return address.is_global and not (address.is_multicast or address.is_reserved or address.is_unspecified)
 
@@ -108,22 +133,22 @@ async def resolve_host(host: str, port: int) -> list[str]:
 def _split(url: str) -> SplitResult:
     # Refused rather than repaired: parsers disagree on these, and one of them is behind us.
     if len(url) > _MAX_URL or not url.isascii() or any(character <= " " or character in "\\\x7f" for character in url):
-        raise ToolError(f"not a URL: give at most {_MAX_URL} ASCII characters without spaces and backslashes")
+        raise ToolRefused(f"not a URL: give at most {_MAX_URL} ASCII characters without spaces and backslashes")
     try:
         parts = urlsplit(url)
     except ValueError as error:
-        raise ToolError(f"not a URL: {error}") from error
+        raise ToolRefused(f"not a URL: {error}") from error
     if parts.scheme not in _DEFAULT_PORTS:
-        raise ToolError("only http:// and https:// URLs can be called")
+        raise ToolRefused("only http:// and https:// URLs can be called")
     if "@" in parts.netloc:
-        raise ToolError("a URL with a user name or password cannot be called")
+        raise ToolRefused("a URL with a user name or password cannot be called")
     return parts
 
 
 def _host(parts: SplitResult) -> str:
     host = (parts.hostname or "").rstrip(".").lower()
     if not host:
-        raise ToolError("the URL names no host")
+        raise ToolRefused("the URL names no host")
     literal = _literal(host)
     return str(literal) if literal is not None else host
 
@@ -132,7 +157,7 @@ def _port(parts: SplitResult) -> int:
     try:
         return parts.port or _DEFAULT_PORTS[parts.scheme]
     except ValueError as error:
-        raise ToolError("the URL's port is not a number from 1 to 65535") from error
+        raise ToolRefused("the URL's port is not a number from 1 to 65535") from error
 
 
 def _literal(host: str) -> Address | None:
@@ -142,7 +167,7 @@ def _literal(host: str) -> Address | None:
         return None
 
 
-def _entry(text: str) -> tuple[str, int | None]:
+def _entry(text: str, where: str) -> tuple[str, int | None]:
     literal = _literal(text.strip("[]"))
     if literal is not None:
         return str(literal), None
@@ -150,7 +175,7 @@ def _entry(text: str) -> tuple[str, int | None]:
         parts = urlsplit(f"//{text}")
         host, port = _host(parts), parts.port
     except (ValueError, ToolError) as error:
-        raise SettingsError(f"tools.api_caller.allowed_hosts: {text!r} is not host or host:port") from error
+        raise SettingsError(f"{where}: {text!r} is not host or host:port") from error
     if parts.path or parts.query or parts.fragment or "@" in parts.netloc:
-        raise SettingsError(f"tools.api_caller.allowed_hosts: {text!r} is not host or host:port")
+        raise SettingsError(f"{where}: {text!r} is not host or host:port")
     return host, port

@@ -6,15 +6,17 @@ all but reading, and limits bound time, rows, cells and memory.
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import time
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol, TypeVar
 from urllib.parse import quote
 
 from tasks.agents.tools.sql_shop import shop
-from tasks.errors import SettingsError, ToolError
+from tasks.errors import SettingsError, ToolError, ToolUnavailable
 
 MAX_CELL_CHARACTERS: Final = 500
 _MAX_VALUE_BYTES: Final = 200_000
@@ -46,6 +48,7 @@ _LIMITS: Final = {
 }
 
 Cell = str | int | float | None
+Connection = TypeVar("Connection")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,22 +60,71 @@ class Rows:
     truncated: bool
 
 
-class Database:
-    """A SQLite file, or the sample shop where ``path`` is ``None``. Opens a connection for each query.
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds of one query: rows, the bytes of their text, and seconds."""
 
-    The methods block, in a worker thread.
+    rows: int
+    bytes: int
+    seconds: float
+
+    def keep(self, names: Iterable[str], rows: Iterable[Sequence[object]]) -> Rows:
+        """Return what of ``rows`` is within the bounds; no more than one row beyond is taken."""
+        kept: list[tuple[Cell, ...]] = []
+        size = 0
+        for row in rows:
+            cells = tuple(cell(value) for value in row)
+            size += sum(len(str(value).encode("utf-8", "replace")) for value in cells)
+            if len(kept) == self.rows or size > self.bytes:
+                return Rows(tuple(names), tuple(kept), truncated=True)
+            kept.append(cells)
+        return Rows(tuple(names), tuple(kept), truncated=False)
+
+
+class Source(Protocol[Connection]):
+    """A database that is only read. Opens a connection for each query. The methods block, in a worker thread.
+
+    ``dialect`` is what sqlglot calls its SQL, ``explain`` stands before a query that is explained.
     """
 
-    def __init__(self, path: Path | None, *, max_rows: int, timeout_seconds: float) -> None:
+    dialect: str
+    explain: str
+
+    def connect(self) -> Connection:
+        """Return a connection on which nothing can be written; the caller closes it.
+
+        Raises:
+            ToolUnavailable: the database does not answer.
+        """
+
+    def query(self, connection: Connection, sql: str) -> Rows:
+        """Run ``sql`` within the limits; raises :class:`ToolError`."""
+
+    def interrupt(self, connection: Connection) -> None:
+        """End what runs on ``connection``, from another thread."""
+
+    def close(self, connection: Connection) -> None:
+        """Close ``connection``."""
+
+    def describe(self) -> str:
+        """Return tables and their columns in one line, for the tool's description."""
+
+
+class Database:
+    """A SQLite file, or the sample shop where ``path`` is ``None``: a :class:`Source`."""
+
+    dialect = "sqlite"
+    explain = "EXPLAIN QUERY PLAN "
+
+    def __init__(self, path: Path | None, limits: Limits) -> None:
         self._path = path
-        self._max_rows = max_rows
-        self._timeout = timeout_seconds
+        self._limits = limits
 
     def connect(self) -> sqlite3.Connection:
         """Return a fenced connection. Another thread may interrupt it; the caller closes it.
 
         Raises:
-            ToolError: the database cannot be opened.
+            ToolUnavailable: the database cannot be opened.
         """
         connection = self._open()
         connection.set_authorizer(_authorise)
@@ -85,34 +137,39 @@ class Database:
                 connection.deserialize(shop())
             else:
                 uri = f"file:{quote(str(self._path.resolve()))}?mode=ro"
-                connection = sqlite3.connect(uri, uri=True, check_same_thread=False, timeout=self._timeout)
+                connection = sqlite3.connect(uri, uri=True, check_same_thread=False, timeout=self._limits.seconds)
         except sqlite3.Error as error:
-            raise ToolError(f"the database cannot be opened: {error}") from error
+            raise ToolUnavailable(f"the database cannot be opened: {error}") from error
         connection.execute("PRAGMA query_only = ON")
         for limit, value in _LIMITS.items():
             connection.setlimit(limit, value)
         return connection
 
+    def interrupt(self, connection: sqlite3.Connection) -> None:
+        """See :class:`Source`."""
+        connection.interrupt()
+
+    def close(self, connection: sqlite3.Connection) -> None:
+        """See :class:`Source`."""
+        connection.close()
+
     def query(self, connection: sqlite3.Connection, sql: str) -> Rows:
-        """Run ``sql`` on ``connection`` and return at most ``max_rows`` rows.
+        """Run ``sql`` on ``connection`` and return as many rows as the limits allow.
 
         Raises:
             ToolError: it does not run, takes too long, or does more than read.
         """
-        ends = time.monotonic() + self._timeout
+        ends = time.monotonic() + self._limits.seconds
         connection.set_progress_handler(lambda: time.monotonic() > ends, _STEPS_BETWEEN_LOOKS)
         try:
             cursor = connection.execute(sql)
-            names = tuple(column[0] for column in cursor.description or ())
-            rows = cursor.fetchmany(self._max_rows + 1)
+            return self._limits.keep((column[0] for column in cursor.description or ()), cursor)
         except sqlite3.OperationalError as error:
             if "interrupted" in str(error):
-                raise ToolError(f"the query took longer than {self._timeout:g} s and was stopped") from error
+                raise ToolError(f"the query took longer than {self._limits.seconds:g} s and was stopped") from error
             raise ToolError(f"the query failed: {error}") from error
         except (sqlite3.Error, sqlite3.Warning, OverflowError, UnicodeError) as error:
             raise ToolError(f"the query failed: {error}") from error
-        shown = tuple(tuple(_cell(value) for value in row) for row in rows[: self._max_rows])
-        return Rows(names, shown, truncated=len(rows) > self._max_rows)
 
     def describe(self) -> str:
         """Return the tables and their columns in one line, for the tool's description.
@@ -147,9 +204,11 @@ def _authorise(action: int, first: str | None, second: str | None, database: str
     return sqlite3.SQLITE_OK
 
 
-def _cell(value: object) -> Cell:
-    if isinstance(value, bytes):
+def cell(value: object) -> Cell:
+    """Return ``value`` as an agent reads it: numbers as they are, all else as bounded text."""
+    if value is None or isinstance(value, int | float):
+        return value
+    if isinstance(value, bytes | memoryview):
         return f"<{len(value)} bytes>"
-    if isinstance(value, str) and len(value) > MAX_CELL_CHARACTERS:
-        return value[:MAX_CELL_CHARACTERS] + "…"
-    return value if isinstance(value, str | int | float) else None
+    text = json.dumps(value, default=str) if isinstance(value, dict | list) else str(value)
+    return text[:MAX_CELL_CHARACTERS] + "…" if len(text) > MAX_CELL_CHARACTERS else text

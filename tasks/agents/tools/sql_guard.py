@@ -1,8 +1,8 @@
 """Reads one SQL statement and tells whether it only reads. Pure: touches no database.
 
-The statement is judged by its parse tree, never by its text: its root must be a query, and nothing below may
-be anything that writes, locks or configures. What runs later is generated from that tree, so comments and
-text that the parser did not understand cannot ride along.
+The statement is judged by its parse tree, never by its text: its root must be a query, nothing below may be
+anything that writes, locks or configures, and only known functions may be called. What runs later is generated from
+that tree, so comments and text that the parser did not understand cannot ride along.
 """
 
 from __future__ import annotations
@@ -13,7 +13,11 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
+from tasks.agents.tools.sql_functions import refused_functions
+
 if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
     from sqlglot import exp
 
 DIALECTS: Final = ("sqlite", "postgres", "mysql", "tsql", "bigquery", "snowflake", "duckdb", "oracle")
@@ -53,20 +57,25 @@ class Statement:
         return self.tree is not None and not self.problems
 
 
-def read_statement(sql: str, dialect: str | None = None) -> Statement:
-    """Parse ``sql`` as ``dialect``, else as the first that fits, and judge it. Never raises on any text."""
+def read_statement(
+    sql: str, dialect: str | None = None, *, home: str = "", functions: Collection[str] = ()
+) -> Statement:
+    """Parse ``sql`` as ``dialect``, else as the first that fits, and judge it. Never raises on any text.
+
+    ``home`` is the dialect of the database, tried first; ``functions`` may be called beside the known ones.
+    """
     problem = _unparsable(sql)
     if problem:
         return Statement(problems=(problem,))
     stripped = _EXPLAIN.sub("", sql, count=1) if _EXPLAIN.match(sql) else sql
-    parsed = _parse(stripped, dialect)
+    parsed = _parse(stripped, [dialect] if dialect else _candidates(sql, home))
     if isinstance(parsed, str):
         return Statement(problems=(parsed,))
     used, trees = parsed
     if len(trees) != 1:
         problem = "no statement" if not trees else f"{len(trees)} statements; only one at a time is allowed"
         return Statement(dialect=used, problems=(problem,))
-    return _judge(trees[0], used, explain=stripped is not sql)
+    return _judge(trees[0], used, functions, explain=stripped is not sql)
 
 
 def _unparsable(sql: str) -> str:
@@ -84,20 +93,20 @@ def _unparsable(sql: str) -> str:
     return f"parentheses are nested more than {MAX_NESTING} deep" if deepest > MAX_NESTING else ""
 
 
-def _candidates(sql: str) -> list[str]:
+def _candidates(sql: str, home: str) -> list[str]:
     hinted = [dialect for sign, dialect in _SIGNS if sign.search(sql)]
-    return list(dict.fromkeys([*hinted, *DIALECTS]))
+    return list(dict.fromkeys([*([home] if home else []), *hinted, *DIALECTS]))
 
 
-def _parse(sql: str, dialect: str | None) -> tuple[str, list[Any]] | str:
-    """Return the dialect that fits and the trees, or what is wrong."""
+def _parse(sql: str, dialects: Sequence[str]) -> tuple[str, list[Any]] | str:
+    """Return the first of ``dialects`` that fits and the trees, or what is wrong."""
     sqlglot = _sqlglot()
     from sqlglot.errors import SqlglotError
     from sqlglot.expressions import Command
 
     first_error = ""
     fallback: tuple[str, list[Any]] | None = None
-    for candidate in [dialect] if dialect else _candidates(sql):
+    for candidate in dialects:
         try:
             trees = [tree for tree in sqlglot.parse(sql, read=candidate) if tree is not None]
         except (SqlglotError, RecursionError, ValueError) as error:
@@ -111,7 +120,7 @@ def _parse(sql: str, dialect: str | None) -> tuple[str, list[Any]] | str:
     return fallback or f"not valid SQL: {first_error}"
 
 
-def _judge(tree: Any, dialect: str, *, explain: bool) -> Statement:
+def _judge(tree: Any, dialect: str, functions: Collection[str], *, explain: bool = False) -> Statement:
     kind = _kind(tree)
     if not _reads(tree):
         return Statement(
@@ -121,6 +130,9 @@ def _judge(tree: Any, dialect: str, *, explain: bool) -> Statement:
     writing = sorted(kind_.__name__.upper() for kind_ in found if issubclass(kind_, _forbidden()))
     if writing:
         problem = f"the query contains {', '.join(writing)}; only reading is allowed"
+        return Statement(kind=kind, dialect=dialect, problems=(problem,))
+    if refused := refused_functions(tree, functions):
+        problem = f"the query calls {', '.join(refused)}, which is not among the functions that may be called"
         return Statement(kind=kind, dialect=dialect, problems=(problem,))
     formatted = _generate(tree, dialect, pretty=True)
     if formatted is None:
@@ -149,12 +161,14 @@ def _reads(tree: Any) -> bool:
 def _forbidden() -> tuple[type, ...]:
     from sqlglot import exp
 
-    # SELECT … INTO creates a table, FOR UPDATE locks. A parameter has no value here. The rest speak for
-    # themselves.
+    # SELECT … INTO creates a table, FOR UPDATE locks. A parameter has no value here. A hint may lift the limit of time.
+    # The rest speak for themselves.
     names = (
         "DML DDL Command Into Lock Pragma Attach Detach Copy Show Describe Set SetItem Use Drop Alter "
         "AlterColumn TruncateTable Transaction Commit Rollback Kill Cache Uncache Refresh LoadData Grant "
-        "Revoke Analyze Comment Merge Execute Export Install Placeholder Parameter SessionParameter Semicolon"
+        "Revoke Analyze Comment Merge Execute ExecuteSql Export Install Placeholder Parameter SessionParameter "
+        "Semicolon Hint Block Declare StoredProcedure Put Get ListStage Directory DirectoryStage Credentials "
+        "ConnectTo Disconnect AlterSession Undrop Summarize Stream Returning"
     )
     return tuple(getattr(exp, name) for name in names.split() if hasattr(exp, name))
 
@@ -168,17 +182,21 @@ def _names(tree: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return tuple(dict.fromkeys(filter(None, tables))), tuple(dict.fromkeys(columns))
 
 
-def to_sqlite(statement: Statement) -> str:
-    """Return an allowed statement as SQLite reads it, without comments.
+def render(statement: Statement, dialect: str, *, functions: Collection[str] = ()) -> str:
+    """Return an allowed statement as a database of ``dialect`` reads it, without comments.
+
+    It is judged once more as what it has become: two dialects may read the same text in two ways.
 
     Raises:
-        ValueError: the statement is not allowed, or has no form that SQLite can read.
+        ValueError: the statement is not allowed, or has no form in ``dialect`` that is.
     """
     if not statement.allowed:
         raise ValueError("only an allowed statement can be run")
-    text = _generate(statement.tree, "sqlite", pretty=False)
+    text = _generate(statement.tree, dialect, pretty=False)
     if text is None:
         raise ValueError("the statement is too deeply nested")
+    if again := read_statement(text, dialect, functions=functions).problems:
+        raise ValueError(f"the statement has no form in {dialect} that is allowed: {'; '.join(again)}")
     return text
 
 

@@ -145,10 +145,16 @@ def planner() -> Mint:
     return trust.mint(KEYS, NARROW)
 
 
+def narrow(minter: Mint, grant: Grant, **fields: object) -> str:
+    standard = {"plan": "p" * 64, "step": "s1", "agents": ("responder",), "now": build.EPOCH}
+    return minter.narrow(grant, **{**standard, **fields})  # type: ignore[arg-type]
+
+
 def test_a_child_carries_its_parent_and_its_plan() -> None:
     whole = parent()
-    child = reader().read(planner().narrow(whole, plan="p" * 64, now=build.EPOCH, roles=()))
+    child = reader().read(narrow(planner(), whole, roles=()))
     assert (child.subject, child.claims.roles, child.claims.pln) == ("alice", (), "p" * 64)
+    assert (child.claims.stp, child.claims.agt) == ("s1", ("responder",))
     assert child.kids == (KEYS.signers[1].kid, KEYS.signers[0].kid)
 
 
@@ -157,9 +163,11 @@ def test_a_child_only_narrows() -> None:
         {"roles": ("admin",)},
         {"expires": build.EPOCH + timedelta(days=15)},
         {"plan": ""},
+        {"step": ""},
+        {"agents": ()},
     ):
         with pytest.raises(Denied, match="only narrow"):
-            planner().narrow(parent(), **{"plan": "p", "now": build.EPOCH, **fields})  # type: ignore[arg-type]
+            narrow(planner(), parent(), **fields)
 
 
 @pytest.mark.parametrize(
@@ -175,10 +183,12 @@ def test_a_child_only_narrows() -> None:
         ("iat", 0),
         ("act", {"sub": "olga"}),
         ("pln", ""),
+        ("stp", ""),
+        ("agt", []),
     ],
 )
 def test_a_planner_that_widens_is_not_believed(claim: str, value: object) -> None:
-    header, payload, _ = planner().narrow(parent(), plan="p", now=build.EPOCH).split(".")
+    header, payload, _ = narrow(planner(), parent()).split(".")
     claims = {**json.loads(decoded(payload)), claim: value}
     signed = f"{header}.{encoded(json.dumps(claims).encode())}"
     forged = f"{signed}.{encoded(KEYS.signers[1].sign(signed.encode()))}"
@@ -187,13 +197,28 @@ def test_a_planner_that_widens_is_not_believed(claim: str, value: object) -> Non
 
 
 def test_a_child_has_no_children() -> None:
-    child = reader().read(planner().narrow(parent(), plan="p", now=build.EPOCH))
+    child = reader().read(narrow(planner(), parent()))
     with pytest.raises(Denied, match="child itself"):
-        planner().narrow(child, plan="q", now=build.EPOCH)
+        narrow(planner(), child)
 
 
 def test_a_planners_key_grants_nothing_by_itself_and_a_doors_key_no_children() -> None:
     with pytest.raises(BadSignature, match="may not sign for 'grant'"):
         reader().read(trust.token(planner()))
     with pytest.raises(BadSignature, match="may not sign for 'narrow'"):
-        reader().read(trust.mint(KEYS, GRANT).narrow(parent(), plan="p", now=build.EPOCH))
+        reader().read(narrow(trust.mint(KEYS, GRANT), parent()))
+
+
+def test_a_planners_key_narrows_within_its_scope_only() -> None:
+    bounded = trust.keys(trust.scope(), trust.scope(purposes=(NARROW,), tenants=("other",), subjects=("*",)))
+    whole = reader(bounded).read(trust.token(trust.mint(bounded)))
+    with pytest.raises(Denied, match="may not sign for tenant 'default'"):
+        narrow(trust.mint(bounded, NARROW), whole)
+
+
+def test_only_a_child_is_for_a_step() -> None:
+    header, payload, _ = trust.token(trust.mint(KEYS)).split(".")
+    claims = {**json.loads(decoded(payload)), "stp": "s1"}
+    signed = f"{header}.{encoded(json.dumps(claims).encode())}"
+    with pytest.raises(BadSignature, match="no parent"):
+        reader().read(f"{signed}.{encoded(KEYS.signers[0].sign(signed.encode()))}")

@@ -20,7 +20,7 @@ from tasks.agents.models.extractive import LABEL, ExtractiveClient
 from tasks.agents.models.patient import PatientClient
 from tasks.agents.models.registry import ModelRegistry
 from tasks.errors import ModelError, ModelRefused
-from tasks.settings import AgentSettings, ModelSettings, Settings
+from tasks.settings import ModelSettings, Settings
 
 TEXT = (
     "The harbour opened in 1904. Lunch was fine. The harbour serves ferries and container ships. "
@@ -111,16 +111,16 @@ def test_names_lead_where_they_should() -> None:
     assert local.resolve("gpt-4-1106-preview").settings.base_url == "https://api.openai.com/v1"
 
 
-async def test_endpoints_are_shared_and_an_override_wins() -> None:
+async def test_connections_are_shared_and_clients_are_not() -> None:
     registry = ModelRegistry(Settings(embedded_model_url="http://127.0.0.1:5"), environ={})
-    agent = AgentSettings(type="planner", model="extractive", max_tokens=2000)
 
-    one, label = registry.client(agent, "embedded")
-    two, _ = registry.client(agent, "embedded")
-
-    assert label == "smollm2-135m-instruct (embedded)"
-    assert one is not two
-    assert one._model._endpoint is two._model._endpoint
-    assert one._model._max_tokens == 64
+    async with (
+        registry.using("embedded", temperature=0, max_tokens=2000) as (one, label),
+        registry.using(None, temperature=0) as (two, _),
+    ):
+        assert label == "smollm2-135m-instruct (embedded)"
+        assert one is not two
+        assert one._model._endpoint is two._model._endpoint
+        assert one._model._max_tokens == 64
     await registry.close()
     await registry.close()

@@ -11,7 +11,6 @@ import pytest
 from autogen_core import FunctionCall
 from autogen_core.models import (
     AssistantMessage,
-    CreateResult,
     FunctionExecutionResult,
     FunctionExecutionResultMessage,
     SystemMessage,
@@ -19,8 +18,10 @@ from autogen_core.models import (
 )
 from autogen_core.tools import ToolSchema
 
-from tasks.agents.models.endpoint import ATTEMPTS, Endpoint, is_loopback
+from tasks.agents.models.endpoint import Endpoint
 from tasks.agents.models.openai import OpenAIClient
+from tasks.agents.models.transport import is_loopback
+from tasks.agents.models.upstream import TRIES, Upstream
 from tasks.errors import ModelError, ModelRefused
 from tasks.settings import ModelSettings
 
@@ -64,8 +65,7 @@ def client(script: Script, *, environ: dict[str, str] | None = None, **changes: 
         "m1",
         environ={"OPENAI_API_KEY": KEY} if environ is None else environ,
         transport=httpx.MockTransport(script),
-        sleep=script.sleep,
-        jitter=lambda: 0.5,
+        upstream=Upstream("model 'm1'", settings, sleep=script.sleep, jitter=lambda: 0.5),
     )
     return OpenAIClient(endpoint, settings, temperature=0.1, max_tokens=50)
 
@@ -145,11 +145,13 @@ async def test_busy_endpoints_are_tried_again_after_what_they_ask_for() -> None:
     script = Script(refused(429, **{"Retry-After": "3"}), httpx.ConnectError("x"), refused(503), text("ok"))
 
     assert (await client(script).create([USER])).content == "ok"
-    assert script.waits == [3.0, 1.0, 2.0]
+    # What it asks for, and half a second at most so that not all come back at once.
+    assert script.waits[0] == 3.25
+    assert script.waits[-2:] == [1.0, 2.0]
 
 
 async def test_it_gives_up_after_a_few_tries() -> None:
-    script = Script(*[httpx.ReadTimeout("x")] * ATTEMPTS)
+    script = Script(*[httpx.ReadTimeout("x")] * TRIES)
 
     with pytest.raises(ModelError, match="ReadTimeout, after 4 tries") as caught:
         await client(script).create([USER])
@@ -195,21 +197,23 @@ async def test_what_is_no_answer_is_an_error(reply: httpx.Response, error: type[
         await client(Script(reply)).create([USER])
 
 
-async def test_a_stream_yields_pieces_and_then_the_whole() -> None:
-    events = [
+def stream(*events: dict[str, Any], done: bool = True) -> httpx.Response:
+    lines = "".join(f"data: {json.dumps(event)}\n\n" for event in events)
+    return httpx.Response(200, text=lines + "data: [DONE]\n\n" * done)
+
+
+async def test_a_streamed_answer_is_put_together() -> None:
+    reply = stream(
         {"choices": [{"delta": {"content": "Twe"}}]},
         {"choices": [{"delta": {"content": "lve."}, "finish_reason": "stop"}]},
         {"choices": [], "usage": {"prompt_tokens": 5, "completion_tokens": 2}},
-    ]
-    body = "".join(f"data: {json.dumps(event)}\n\n" for event in events) + "data: [DONE]\n\n"
-    script = Script(httpx.Response(200, text=body))
+    )
+    script = Script(reply)
 
-    pieces = [piece async for piece in client(script).create_stream([USER])]
+    result = await client(script, stream=True).create([USER])
 
-    assert pieces[:2] == ["Twe", "lve."]
-    assert isinstance(pieces[2], CreateResult)
-    assert (pieces[2].content, pieces[2].usage.prompt_tokens) == ("Twelve.", 5)
-    assert script.sent[0]["stream"] is True
+    assert (result.content, result.finish_reason, result.usage.prompt_tokens) == ("Twelve.", "stop", 5)
+    assert (script.sent[0]["stream"], script.sent[0]["stream_options"]) == (True, {"include_usage": True})
 
 
 async def test_streamed_tool_calls_are_put_together() -> None:
@@ -217,13 +221,19 @@ async def test_streamed_tool_calls_are_put_together() -> None:
         {"index": 0, "id": "c1", "function": {"name": "db", "arguments": '{"sql":'}},
         {"index": 0, "function": {"arguments": ' "SELECT 1"}'}},
     ]
-    body = "".join(f"data: {json.dumps({'choices': [{'delta': {'tool_calls': [p]}}]})}\n\n" for p in parts)
-    result = [
-        piece async for piece in client(Script(httpx.Response(200, text=body))).create_stream([USER], tools=TOOLS)
-    ]
+    script = Script(stream(*({"choices": [{"delta": {"tool_calls": [part]}}]} for part in parts)))
 
-    assert isinstance(result[-1], CreateResult)
-    assert result[-1].content == [FunctionCall(id="c1", name="db", arguments='{"sql": "SELECT 1"}')]
+    result = await client(script, stream=True).create([USER], tools=TOOLS)
+
+    assert result.content == [FunctionCall(id="c1", name="db", arguments='{"sql": "SELECT 1"}')]
+
+
+async def test_a_stream_that_breaks_off_or_fails_is_tried_again() -> None:
+    half = {"choices": [{"delta": {"content": "Twe"}}]}
+    script = Script(stream(half, done=False), stream(half, {"error": {"message": "no"}}), stream(half))
+
+    assert (await client(script, stream=True).create([USER])).content == "Twe"
+    assert len(script.sent) == 3
 
 
 async def test_emulated_choice_becomes_a_call() -> None:

@@ -2,8 +2,9 @@
 
 from typing import Any
 
-from tasks.agents.tools.base import Tool, ToolArguments, ToolResult
+from tasks.agents.tools.base import Tool, ToolArguments, ToolContext, ToolResult
 from tasks.agents.tools.bench import Bench
+from tasks.agents.tools.calls import Calls
 from tasks.agents.types import ToolCall
 from tasks.errors import Denied
 
@@ -20,7 +21,7 @@ class Counted(Tool[Nothing]):
     def __init__(self) -> None:
         self.calls = 0
 
-    async def call(self, arguments: Nothing) -> ToolResult:
+    async def call(self, arguments: Nothing, context: ToolContext) -> ToolResult:
         self.calls += 1
         return ToolResult()
 
@@ -34,7 +35,7 @@ async def test_a_denied_tool_is_not_called_and_says_so_without_the_reason() -> N
         if len(asked) > 1:
             raise Denied("alice (user) may not")
 
-    bench = Bench([tool], budget=5, on_call=calls.append, permit=permit)
+    bench = Bench([tool], Calls(budget=5, on_call=calls.append, permit=permit))
     answers: list[Any] = [await bench.call_tool("counted"), await bench.call_tool("counted")]
     assert (tool.calls, asked) == (1, ["counted", "counted"])
     assert [answer.is_error for answer in answers] == [False, True]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.agents.tools.sql_guard import DIALECTS, read_statement, to_sqlite
+from tasks.agents.tools.sql_guard import DIALECTS, read_statement, render
 
 NASTY = [
     "DROP TABLE customers",
@@ -74,7 +74,7 @@ def test_nasty_statements_are_refused(sql: str) -> None:
     assert not statement.allowed
     assert statement.problems
     with pytest.raises(ValueError, match="allowed"):
-        to_sqlite(statement)
+        render(statement, "sqlite")
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
@@ -117,7 +117,7 @@ def test_tables_columns_and_explain_are_found() -> None:
 
 
 def test_comments_do_not_reach_the_database() -> None:
-    assert to_sqlite(read_statement("SELECT 1 /* secret */ -- more")) == "SELECT 1"
+    assert render(read_statement("SELECT 1 /* secret */ -- more"), "sqlite") == "SELECT 1"
 
 
 def test_unknown_dialect_is_a_problem_not_an_exception() -> None:
@@ -172,4 +172,4 @@ def test_any_text_is_judged_without_an_exception(text: str) -> None:
 
     assert statement.allowed or statement.problems
     if statement.allowed:
-        assert to_sqlite(statement).lstrip("( ").upper().startswith(("SELECT", "WITH", "VALUES"))
+        assert render(statement, "sqlite").lstrip("( ").upper().startswith(("SELECT", "WITH", "VALUES"))

@@ -10,8 +10,9 @@ from autogen_core import CancellationToken
 
 from tasks.agents.tools.api_caller import ApiArguments, ApiCaller
 from tasks.agents.tools.api_guard import Allowlist, is_public
-from tasks.agents.tools.base import MAX_RESULT_CHARACTERS, Tool, ToolArguments, ToolResult, readable
+from tasks.agents.tools.base import MAX_RESULT_CHARACTERS, Tool, ToolArguments, ToolContext, ToolResult, readable
 from tasks.agents.tools.bench import Bench
+from tasks.agents.tools.calls import Calls
 from tasks.agents.tools.registry import ToolRegistry
 from tasks.agents.types import ToolCall
 from tasks.errors import SettingsError, ToolError
@@ -34,7 +35,7 @@ class Echo(Tool[EchoArguments]):
     def description(self) -> str:
         return "Says it again."
 
-    async def call(self, arguments: EchoArguments) -> EchoResult:
+    async def call(self, arguments: EchoArguments, context: ToolContext) -> EchoResult:
         if arguments.text == "fail":
             raise ToolError("cannot say that")
         if arguments.text == "bug":
@@ -56,7 +57,7 @@ class Echo(Tool[EchoArguments]):
 )
 async def test_each_call_is_reported_once_and_never_raises(arguments: object, ok: bool, text: str) -> None:
     calls: list[ToolCall] = []
-    bench = Bench([Echo()], budget=3, on_call=calls.append)
+    bench = Bench([Echo()], Calls(budget=3, on_call=calls.append))
 
     result = await bench.call_tool("echo", arguments)  # type: ignore[arg-type]
 
@@ -65,7 +66,7 @@ async def test_each_call_is_reported_once_and_never_raises(arguments: object, ok
 
 
 async def test_the_budget_ends() -> None:
-    bench = Bench([Echo()], budget=1, on_call=lambda _: None)
+    bench = Bench([Echo()], Calls(budget=1, on_call=lambda _: None))
 
     assert not (await bench.call_tool("echo", {"text": "a"})).is_error
     assert "no tool calls are left" in (await bench.call_tool("echo", {"text": "b"})).to_text()
@@ -73,7 +74,7 @@ async def test_the_budget_ends() -> None:
 
 async def test_a_cancelled_call_is_on_record() -> None:
     calls: list[ToolCall] = []
-    bench, token = Bench([Echo()], budget=1, on_call=calls.append), CancellationToken()
+    bench, token = Bench([Echo()], Calls(budget=1, on_call=calls.append)), CancellationToken()
     work = asyncio.ensure_future(bench.call_tool("echo", {"text": "hang"}, token))
     await asyncio.sleep(0.01)
 
@@ -96,7 +97,9 @@ def test_a_long_result_is_cut() -> None:
 
 
 def test_an_unknown_tool_names_the_agent_and_the_known_ones() -> None:
-    with pytest.raises(SettingsError, match=r"agents\.planner\.tools.*'magic'.*api_caller, sql_parser"):
+    with pytest.raises(
+        SettingsError, match=r"agents\.planner\.tools.*'magic'.*api_caller, read_attachment, sql_parser"
+    ):
         ToolRegistry(ToolSettings()).check(AgentSettings(type="planner", tools=("magic",)))
 
 
@@ -171,6 +174,6 @@ async def test_methods_and_bodies_are_checked_first() -> None:
     tool = ApiCaller(ApiToolSettings(allowed_hosts=("good.example",)), resolve=_resolve)
 
     with pytest.raises(ToolError, match="method POST is not allowed; allowed: GET, HEAD"):
-        await tool.call(ApiArguments(url="http://good.example/", method="POST"))
+        await tool.call(ApiArguments(url="http://good.example/", method="POST"), ToolContext())
     with pytest.raises(ToolError, match="has no body"):
-        await tool.call(ApiArguments(url="http://good.example/", body={"a": 1}))
+        await tool.call(ApiArguments(url="http://good.example/", body={"a": 1}), ToolContext())
