@@ -1,6 +1,6 @@
 """How many requests wait for a model at once, in how much memory, and what each costs.
 
-    python -m benchmarks.sessions_at_once [--sizes 50,200,850,2000] [--workers 1] [--stream] [--json FILE]
+    python -m benchmarks.sessions_at_once [--sizes 50,200,850,2000] [--workers 2] [--stream] [--json FILE]
 
 Each request is a turn of a session of its own and takes both hops on real servers. The model is an HTTP server in a
 process of its own that takes two seconds for each answer (:mod:`benchmarks.model_server`). The requests are routed
@@ -188,7 +188,7 @@ async def measure(settings: Settings, sizes: Sequence[int], model: Model, worker
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--sizes", default="50,200,850,2000")
-    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--workers", type=int, default=2, help="Processes of the agent pool: one for each core.")
     parser.add_argument("--seconds", type=float, default=2.0, help="How long the model takes.")
     parser.add_argument("--stream", action="store_true")
     parser.add_argument("--json", type=Path, help="Also write the figures here.")
