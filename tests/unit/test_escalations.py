@@ -14,7 +14,8 @@ from handlers.escalations import Escalations
 from handlers.reopen import Reopener
 from tasks import keys
 from tasks.access.gate import Caller
-from tasks.access.signing import GRANT, REVISE
+from tasks.access.grants import REVISE
+from tasks.access.signing import GRANT
 from tasks.agents.fake import FakeRunner
 from tasks.agents.types import AgentAnswer, AgentTask
 from tasks.audit.read import read
