@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any, Final
 
@@ -15,8 +14,6 @@ from tasks.audit.stream import AuditStream
 from tasks.contracts.audit import Action, Decision, Event
 from tasks.contracts.base import utc_now
 from tasks.errors import Denied
-from tasks.settings import Settings
-from tasks.stores.connect import Stores
 
 AUDIT_SECONDS: Final = 30.0
 """How long a person waits for the audit."""
@@ -56,26 +53,3 @@ class Acting(Struct, frozen=True):
             reason=reason,
             details=details,
         )
-
-
-@contextlib.asynccontextmanager
-async def open_acting(settings: Settings) -> AsyncIterator[tuple[Acting, Stores]]:
-    """Yield whoever the local key stands for, and the stores.
-
-    Raises:
-        NotReady: there are no keys.
-    """
-    from handlers.producer import DOOR
-    from tasks.access.gate import open_gate
-    from tasks.access.redact import Redactor
-    from tasks.access.sources import load_keys
-    from tasks.audit.opening import open_audit
-    from tasks.stores.connect import connect
-
-    keyset, redactor = load_keys(settings), Redactor.of(settings.auditing)
-    async with (
-        connect(settings) as stores,
-        open_audit(DOOR, settings, stores, keyset=keyset, redactor=redactor, now=utc_now) as audit,
-    ):
-        gate = open_gate(settings, keys=keyset, revocations=stores.revocations, now=utc_now)
-        yield Acting(gate.caller(), gate, audit), stores

@@ -7,17 +7,17 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
+from handlers.acting import Acting
 from tasks import keys
-from tasks.access.gate import Caller, Gate
+from tasks.access.gate import Caller
 from tasks.access.policy import Act
-from tasks.audit.stream import AuditStream
-from tasks.contracts.audit import Action, Decision, Event
+from tasks.contracts.audit import Action
 from tasks.contracts.base import parse_versioned
 from tasks.contracts.message import Message
 from tasks.contracts.result import ErrorInfo, Result, Status
 from tasks.contracts.row import Row, Stage
 from tasks.contracts.words import new_id
-from tasks.errors import Conflict, Denied, NotFound
+from tasks.errors import Conflict, NotFound
 from tasks.finish import Finisher, Outcome, unanswered
 from tasks.stores.register import Register
 from tasks.stores.results import ResultStore
@@ -50,21 +50,19 @@ class Progress(NamedTuple):
 
 
 class Desk:
-    """Answers for requests that a door accepted."""
+    """Answers for requests that a door accepted. ``acting`` says what a caller may do, and puts it on record."""
 
     def __init__(
         self,
         *,
-        gate: Gate,
-        audit: AuditStream,
+        acting: Callable[[Caller], Acting],
         register: Register,
         results: ResultStore,
         finisher: Finisher,
         now: Callable[[], datetime],
         sleep: Callable[[float], Awaitable[Any]] = asyncio.sleep,
     ) -> None:
-        self._gate = gate
-        self._audit = audit
+        self._acting = acting
         self._register = register
         self._results = results
         self._finisher = finisher
@@ -78,12 +76,12 @@ class Desk:
             Denied: ``caller`` may not read what ``tenant`` asked for.
             NotFound: there is no such request.
         """
-        await self._permit(caller, Act.REQUEST_READ, tenant, request_id)
+        await self._acting(caller).permit(Act.REQUEST_READ, tenant)
         return await self._look(tenant, request_id)
 
     async def wait(self, tenant: str, request_id: str, seconds: float, *, caller: Caller) -> Standing:
         """Return where the request stands once it has ended, or after ``seconds``. Raises as :meth:`standing`."""
-        await self._permit(caller, Act.REQUEST_READ, tenant, request_id)
+        await self._acting(caller).permit(Act.REQUEST_READ, tenant)
         found = await self._look(tenant, request_id)
         async for standing in self._watch(tenant, request_id, seconds):
             found = standing
@@ -94,7 +92,7 @@ class Desk:
 
         A step that was over before it was looked for is told by the times in the result. Raises as :meth:`standing`.
         """
-        await self._permit(caller, Act.REQUEST_READ, tenant, request_id)
+        await self._acting(caller).permit(Act.REQUEST_READ, tenant)
         told: set[str] = set()
         async for standing in self._watch(tenant, request_id, seconds):
             for progress in _steps(standing, self._now()):
@@ -112,7 +110,7 @@ class Desk:
             NotFound: there is no such request.
             Conflict: it has ended otherwise.
         """
-        await self._permit(caller, Act.REQUEST_CANCEL, tenant, request_id)
+        await self._acting(caller).permit(Act.REQUEST_CANCEL, tenant)
         found = await self._look(tenant, request_id)
         result = found.result
         if result is None and found.row is not None:
@@ -125,16 +123,9 @@ class Desk:
     async def _end(self, message: Message, caller: Caller) -> Result:
         error = ErrorInfo(code=CANCELLED, message=f"cancelled by {caller.subject}")
         result = unanswered(message, Status.CANCELLED, error, attempt=new_id(), now=self._now())
-        event = self._event(caller, Action.REQUEST_CANCELLED, message.tenant, message.id, Decision.ALLOW)
+        written = keys.result(message.tenant, message.id, message.revision)
+        event = self._acting(caller).event(Action.REQUEST_CANCELLED, message.tenant, written, request_id=message.id)
         return await self._finisher.finish(Outcome(message, result, actor=caller.subject, events=[event]))
-
-    async def _permit(self, caller: Caller, act: Act, tenant: str, request_id: str) -> None:
-        try:
-            self._gate.permit(caller, act, tenant=tenant)
-        except Denied as denied:
-            event = self._event(caller, Action.PERMISSION_VIOLATION, tenant, request_id, Decision.DENY, str(denied))
-            await self._audit.commit([event])
-            raise
 
     async def _look(self, tenant: str, request_id: str) -> Standing:
         # The row first: it is removed after the result was written, so one of them is always there.
@@ -155,19 +146,6 @@ class Desk:
                 return
             pause = next(pauses, pause)
             await self._sleep(pause)
-
-    def _event(
-        self, caller: Caller, action: Action, tenant: str, request_id: str, decision: Decision, reason: str = ""
-    ) -> Event:
-        return Event(
-            action=action,
-            actor=caller.subject,
-            tenant=tenant,
-            request_id=request_id,
-            resource=keys.result(tenant, request_id),
-            decision=decision,
-            reason=reason,
-        )
 
 
 def _name(row: Row) -> str:

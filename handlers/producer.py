@@ -13,13 +13,9 @@ from contextlib import AsyncExitStack
 from itertools import islice
 from typing import Any, Final, Self, TypeVar
 
-from handlers.door import Door, Outcome, Refusal
+from handlers.door import Outcome, Refusal
+from handlers.opening import open_door
 from tasks import keys
-from tasks.access.gate import open_gate
-from tasks.access.redact import Redactor
-from tasks.access.sources import load_keys
-from tasks.audit.opening import open_audit
-from tasks.contracts.base import utc_now
 from tasks.contracts.request import Request
 from tasks.contracts.result import Result
 from tasks.contracts.row import Row
@@ -28,15 +24,12 @@ from tasks.errors import InvalidInput, NotFound, ResultTimeout, SluiceError, Sto
 from tasks.log import get_logger
 from tasks.settings import Settings
 from tasks.settings_load import load
-from tasks.stores.connect import connect
 
 log = get_logger()
 
 T = TypeVar("T")
 Item = str | Mapping[str, Any] | Request
 
-DOOR: Final = "door"
-"""The name of a door's audit stream."""
 BATCH: Final = 100
 """Requests that are accepted with one round trip to each store."""
 _MOST_ANNOUNCING: Final = 32
@@ -93,35 +86,9 @@ class AsyncProducer:
         Raises:
             NotReady: there are no keys to sign with; the message says how to make them.
         """
-        settings = self._settings
-        keyset = load_keys(settings)
-        self._stores = await self._stack.enter_async_context(connect(settings))
-        audit = await self._stack.enter_async_context(
-            open_audit(
-                DOOR,
-                settings,
-                self._stores,
-                keyset=keyset,
-                redactor=Redactor.of(settings.auditing),
-                now=utc_now,
-            )
-        )
+        opened = await self._stack.enter_async_context(open_door(self._settings, "producer", identity=self._identity))
+        self._door, self._stores, self._caller = opened.door, opened.stores, opened.gate.caller()
         self._stack.push_async_callback(self._settle)
-        gate = open_gate(
-            settings, keys=keyset, revocations=self._stores.revocations, now=utc_now, identity=self._identity
-        )
-        self._caller = gate.caller()
-        self._door = Door(
-            settings,
-            name="producer",
-            gate=gate,
-            audit=audit,
-            register=self._stores.register,
-            relay=self._stores.relay,
-            bodies=self._stores.bodies,
-            results=self._stores.results,
-            now=utc_now,
-        )
         return self
 
     async def __aexit__(self, *_: object) -> None:

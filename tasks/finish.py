@@ -24,8 +24,9 @@ from tasks.contracts.message import Message
 from tasks.contracts.result import ErrorInfo, Result, Status, Timings
 from tasks.contracts.session import SessionVersion
 from tasks.errors import AlreadyExists, SessionConflict
-from tasks.settings import QuotaSettings
+from tasks.settings import QuotaSettings, Settings
 from tasks.stores.broker import Broker, Parcel
+from tasks.stores.connect import Stores
 from tasks.stores.escalations import EscalationStore
 from tasks.stores.register import Register
 from tasks.stores.relay import Relay, publish_waiting, reference_of
@@ -182,6 +183,22 @@ class Finisher:
                 raise SessionConflict(f"{version.session_id}: another request took version {version.version}") from None
             return standing
         return outcome.result
+
+
+def make_finisher(settings: Settings, stores: Stores, audit: AuditStream, now: Callable[[], datetime]) -> Finisher:
+    """Return the tail over real stores."""
+    return Finisher(
+        audit=audit,
+        results=stores.results,
+        sessions=stores.sessions,
+        escalations=stores.escalations,
+        register=stores.register,
+        broker=stores.broker,
+        relay=stores.relay,
+        now=now,
+        remember_seconds=settings.leases.remember_seconds,
+        quotas=settings.quotas,
+    )
 
 
 def written(outcome: Outcome) -> Event:

@@ -1,4 +1,4 @@
-"""Puts a process together: a worker of one or more pools, or a sweeper."""
+"""Puts a worker of one or more pools together."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import contextlib
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable, Sequence
-from datetime import datetime, timedelta
+from collections.abc import Callable, Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -18,16 +18,14 @@ from tasks import keys
 from tasks.access.gate import Gate, open_gate
 from tasks.access.redact import Redactor
 from tasks.access.seals import AgentSeals
-from tasks.access.signing import CHECKPOINT, Keys
 from tasks.access.sources import load_keys
 from tasks.attempt import Deps
 from tasks.audit.opening import open_audit
-from tasks.audit.stream import AuditStream
 from tasks.consumer import CANCEL_MARGIN_SECONDS, Consumer
 from tasks.contracts.base import utc_now
 from tasks.contracts.words import new_id
 from tasks.errors import StoreError
-from tasks.finish import Finisher
+from tasks.finish import make_finisher
 from tasks.heartbeat import Heartbeat
 from tasks.hop import Hop
 from tasks.log import get_logger
@@ -36,7 +34,6 @@ from tasks.settings import Settings
 from tasks.settings_load import Source
 from tasks.stores.connect import Stores, connect
 from tasks.stores.objectlock import demand_lock
-from tasks.stores.s3 import witness_store
 from tasks.stores.session_cache import SessionCache
 from tasks.stores.sessions import SessionStore
 
@@ -45,8 +42,6 @@ if TYPE_CHECKING:
     from tasks.agents.types import AgentRunner, Planner
     from tasks.load import Meter
     from tasks.route import Classify
-    from tasks.seal import Sealer
-    from tasks.sweep import Sweeper
 
 log = get_logger()
 
@@ -57,22 +52,6 @@ Now = Callable[[], datetime]
 def process_name() -> str:
     """Return a name that no other process has or had."""
     return f"{socket.gethostname()}-{os.getpid()}-{new_id()[-8:]}"
-
-
-def make_finisher(settings: Settings, stores: Stores, audit: AuditStream, now: Now) -> Finisher:
-    """Return the tail over real stores."""
-    return Finisher(
-        audit=audit,
-        results=stores.results,
-        sessions=stores.sessions,
-        escalations=stores.escalations,
-        register=stores.register,
-        broker=stores.broker,
-        relay=stores.relay,
-        now=now,
-        remember_seconds=settings.leases.remember_seconds,
-        quotas=settings.quotas,
-    )
 
 
 class _Served(Struct, frozen=True):
@@ -384,61 +363,3 @@ async def serve(worker: Worker) -> None:
     async with worker:
         log.info("worker ready", worker=worker.process, pools=list(worker.pools))
         await worker.run(stopping)
-
-
-@contextlib.asynccontextmanager
-async def _opened(settings: Settings, actor: str, now: Now) -> AsyncIterator[tuple[Keys, Stores, AuditStream]]:
-    """Yield what a process needs that runs on a schedule: its keys, the stores, and its audit stream."""
-    keyset = load_keys(settings)
-    await demand_lock(settings)
-    redactor = Redactor.of(settings.auditing)
-    async with (
-        connect(settings) as stores,
-        open_audit(actor, settings, stores, keyset=keyset, redactor=redactor, now=now) as audit,
-    ):
-        yield keyset, stores, audit
-
-
-@contextlib.asynccontextmanager
-async def open_sweeper(settings: Settings, *, now: Now = utc_now) -> AsyncIterator[Sweeper]:
-    """Yield a sweeper over real stores."""
-    from tasks.sweep import ACTOR, Sweeper
-
-    async with _opened(settings, ACTOR, now) as (keyset, stores, audit):
-        yield Sweeper(
-            settings,
-            register=stores.register,
-            broker=stores.broker,
-            relay=stores.relay,
-            audit=audit,
-            gate=open_gate(settings, keys=keyset, revocations=stores.revocations, now=now),
-            plans=stores.plans,
-            results=stores.results,
-            finisher=make_finisher(settings, stores, audit, now),
-            redact=Redactor.of(settings.auditing).text,
-            now=now,
-        )
-
-
-@contextlib.asynccontextmanager
-async def open_sealer(settings: Settings, *, now: Now = utc_now) -> AsyncIterator[Sealer]:
-    """Yield a sealer over the real audit bucket, and the witness where there is one.
-
-    Raises:
-        NotReady: it has no key for checkpoints, or the bucket does not lock what it should.
-    """
-    from tasks.audit.witness import BucketWitness
-    from tasks.seal import ACTOR, Sealer
-
-    witness = witness_store(settings)
-    async with _opened(settings, ACTOR, now) as (keyset, stores, audit):
-        yield Sealer(
-            stores.audit,
-            signer=keyset.signer(CHECKPOINT),
-            ring=keyset.ring,
-            origin=f"sluice/audit/{settings.audit_bucket}",
-            period=timedelta(seconds=settings.auditing.seal_seconds),
-            audit=audit,
-            now=now,
-            witness=BucketWitness(witness) if witness else None,
-        )

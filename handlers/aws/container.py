@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from handlers.door import Outcome
-    from handlers.opening import Opened
+    from handlers.opening import OpenDoor
     from tasks.contracts.request import Request
 
 T = TypeVar("T")
@@ -30,7 +30,7 @@ class Container:
         self.settings = settings
         self.loop = asyncio.new_event_loop()
         self._stack = AsyncExitStack()
-        self._opened: dict[str, Opened] = {}
+        self._opened: dict[str, OpenDoor] = {}
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Run ``work`` to its end."""
@@ -40,7 +40,7 @@ class Container:
         """Enter ``opening`` and leave it open for the calls to come."""
         return await self._stack.enter_async_context(opening)
 
-    async def door(self, name: str) -> Opened:
+    async def door(self, name: str) -> OpenDoor:
         """Return the open door called ``name``."""
         if name not in self._opened:
             from handlers.opening import open_door

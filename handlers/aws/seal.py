@@ -14,7 +14,7 @@ def handler(_event: object, _context: object) -> dict[str, Any] | None:
     async def once() -> dict[str, Any] | None:
         import msgspec
 
-        from tasks.runtime import open_sealer
+        from tasks.scheduled import open_sealer
 
         async with open_sealer(here.settings) as sealer:
             sealed = await sealer.run_once(force=True)

@@ -14,7 +14,7 @@ def handler(_event: object, _context: object) -> dict[str, Any]:
     async def once() -> dict[str, Any]:
         import msgspec
 
-        from tasks.runtime import open_sweeper
+        from tasks.scheduled import open_sweeper
 
         async with open_sweeper(here.settings) as sweeper:
             counts: dict[str, Any] = msgspec.to_builtins(await sweeper.run_once())

@@ -110,8 +110,8 @@ def answer(
 async def _escalations(settings: Settings) -> AsyncIterator[Escalations]:
     from random import random
 
-    from handlers.acting import open_acting
     from handlers.escalations import Escalations
+    from handlers.opening import open_acting
     from handlers.reopen import Reopener
     from tasks.shards import Placement
 

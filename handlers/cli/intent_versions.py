@@ -194,7 +194,8 @@ def _change(why: str) -> Any:
 @contextlib.asynccontextmanager
 async def _recorded(settings: Settings) -> AsyncIterator[tuple[Stores, Any]]:
     """Give the stores, and what puts an action on record; it returns when that is durable."""
-    from handlers.acting import AUDIT_SECONDS, open_acting
+    from handlers.acting import AUDIT_SECONDS
+    from handlers.opening import open_acting
     from tasks.access.policy import Act
     from tasks.contracts.audit import Decision
 

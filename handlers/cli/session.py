@@ -82,7 +82,7 @@ def delete(ctx: click.Context, *, session_id: str, tenant: str, as_json: bool) -
 
 @contextlib.asynccontextmanager
 async def _sessions(settings: Settings) -> AsyncIterator[Sessions]:
-    from handlers.acting import open_acting
+    from handlers.opening import open_acting
     from handlers.sessions import Sessions
 
     async with open_acting(settings) as (acting, stores):

@@ -79,14 +79,14 @@ def sweep(ctx: click.Context, *, every: bool, as_json: bool) -> None:
 
 
 async def _sweep_once(settings: Settings) -> Swept:
-    from tasks.runtime import open_sweeper
+    from tasks.scheduled import open_sweeper
 
     async with open_sweeper(settings) as sweeper:
         return await sweeper.run_once()
 
 
 async def _sweep_forever(settings: Settings) -> None:
-    from tasks.runtime import open_sweeper
+    from tasks.scheduled import open_sweeper
 
     log = get_logger()
     async with open_sweeper(settings) as sweeper:
@@ -118,7 +118,7 @@ def seal(ctx: click.Context, *, every: bool, as_json: bool) -> None:
 
 
 async def _seal_once(settings: Settings) -> Sealed | None:
-    from tasks.runtime import open_sealer
+    from tasks.scheduled import open_sealer
 
     async with open_sealer(settings) as sealer:
         while True:
@@ -128,7 +128,7 @@ async def _seal_once(settings: Settings) -> Sealed | None:
 
 
 async def _seal_forever(settings: Settings) -> None:
-    from tasks.runtime import open_sealer
+    from tasks.scheduled import open_sealer
 
     log = get_logger()
     async with open_sealer(settings) as sealer:

@@ -9,13 +9,15 @@ from collections.abc import AsyncIterator
 import httpx
 from starlette.applications import Starlette
 
+from handlers.desk import Desk
 from handlers.door import Outcome
 from handlers.http.app import Api, application
 from handlers.http.jwt import Authenticator, Bearer, Local
 from handlers.http.limits import RateLimit
-from handlers.opening import Opened, open_door
+from handlers.opening import OpenDoor, open_door
 from tasks.access.gate import Caller
 from tasks.contracts.request import Request
+from tasks.finish import make_finisher
 from tasks.settings import Settings
 
 
@@ -30,7 +32,7 @@ def make_app(settings: Settings, *, tenant: str = "default") -> Starlette:
     return application(settings.http, open_api)
 
 
-def _api(settings: Settings, opened: Opened, authenticate: Authenticator) -> Api:
+def _api(settings: Settings, opened: OpenDoor, authenticate: Authenticator) -> Api:
     async def accept(request: Request, caller: Caller) -> Outcome:
         [outcome] = await opened.door.accept([request], caller=caller)
         return outcome
@@ -39,18 +41,25 @@ def _api(settings: Settings, opened: Opened, authenticate: Authenticator) -> Api
         await opened.stores.link.call("PING")
         await opened.stores.data.exists("readyz")
 
+    desk = Desk(
+        acting=opened.acting,
+        register=opened.stores.register,
+        results=opened.stores.results,
+        finisher=make_finisher(settings, opened.stores, opened.audit, opened.now),
+        now=opened.now,
+    )
     http = settings.http
     return Api(
         http,
         accept=accept,
-        desk=opened.desk,
+        desk=desk,
         authenticate=authenticate,
         limit=RateLimit(http.per_second, http.burst, time.monotonic),
         ready=ready,
     )
 
 
-def _authenticator(settings: Settings, opened: Opened, client: httpx.AsyncClient, tenant: str) -> Authenticator:
+def _authenticator(settings: Settings, opened: OpenDoor, client: httpx.AsyncClient, tenant: str) -> Authenticator:
     if settings.http.jwt is None:
         return Local(opened.gate.caller(), tenant)
     return Bearer(settings.http.jwt, client, time.monotonic)

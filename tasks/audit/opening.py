@@ -10,14 +10,28 @@ from typing import TYPE_CHECKING
 
 from tasks.access.redact import Redactor
 from tasks.access.signing import Keys, audit_purpose
+from tasks.access.sources import load_keys
 from tasks.audit.stream import AuditStream
 from tasks.contracts.audit import AuditRecord
 from tasks.settings import AuditSettings, Settings
-from tasks.stores.connect import Stores
+from tasks.stores.connect import Stores, connect
 from tasks.stores.link import Link
 
 if TYPE_CHECKING:
     from tasks.audit.alerts import Alerts
+
+
+@contextlib.asynccontextmanager
+async def open_process(
+    settings: Settings, component: str, *, now: Callable[[], datetime]
+) -> AsyncIterator[tuple[Keys, Stores, AuditStream]]:
+    """Yield what every process has: its keys, the stores, and an audit stream of its own; see :func:`open_audit`."""
+    keyset, redactor = load_keys(settings), Redactor.of(settings.auditing)
+    async with (
+        connect(settings) as stores,
+        open_audit(component, settings, stores, keyset=keyset, redactor=redactor, now=now) as audit,
+    ):
+        yield keyset, stores, audit
 
 
 @contextlib.asynccontextmanager

@@ -106,7 +106,7 @@ def _contract(_folder: Path | None) -> int:
     from terraform.check.contract import contract
 
     CONTRACT.write_text(json.dumps(contract(), indent=2) + "\n", "utf-8")
-    _say(f"{CONTRACT.name}: written from tasks/keys.py and tasks/settings.py")
+    _say(f"{CONTRACT.name}: written from tasks/keys and tasks/settings")
     return 0
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from handlers.producer import DOOR
+from handlers.opening import DOOR
 from tasks import keys, seal, sweep
 from tasks.settings import AgentSettings, Settings
 

@@ -17,7 +17,7 @@ from handlers.producer import AsyncProducer
 from tasks import keys
 from tasks.access.sources import load_keys
 from tasks.audit.verify import Options, verify
-from tasks.runtime import open_sealer
+from tasks.scheduled import open_sealer
 from tasks.settings import Settings
 from tasks.settings_load import load
 from tasks.stores.s3 import audit_store

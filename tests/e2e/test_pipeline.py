@@ -18,7 +18,7 @@ from tasks.contracts.base import canonical
 from tasks.contracts.message import Body, Message
 from tasks.contracts.request import Request
 from tasks.contracts.row import Row, Stage
-from tasks.runtime import open_sweeper
+from tasks.scheduled import open_sweeper
 from tasks.settings import Settings
 from tasks.stores.broker import Parcel
 from tasks.stores.connect import Stores, connect

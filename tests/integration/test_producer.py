@@ -15,7 +15,7 @@ from tasks import keys
 from tasks.audit.read import read
 from tasks.contracts.result import Status
 from tasks.errors import ResultTimeout, StoreError
-from tasks.runtime import open_sweeper
+from tasks.scheduled import open_sweeper
 from tasks.settings import Settings
 from tasks.stores.connect import Stores
 from tests.support import build

@@ -45,7 +45,7 @@ variable "queues" {
 }
 
 variable "queue_arns" {
-  description = "ARN of each queue, by its name in tasks/keys.py."
+  description = "ARN of each queue, by its name in tasks/keys."
   type        = map(string)
 }
 

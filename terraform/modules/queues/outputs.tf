@@ -1,15 +1,15 @@
 output "arns" {
-  description = "ARN of each queue, by its name in tasks/keys.py."
+  description = "ARN of each queue, by its name in tasks/keys."
   value       = { for queue, it in local.queues : queue => it.arn }
 }
 
 output "urls" {
-  description = "URL of each queue, by its name in tasks/keys.py."
+  description = "URL of each queue, by its name in tasks/keys."
   value       = { for queue, it in local.queues : queue => it.url }
 }
 
 output "names" {
-  description = "Name in SQS of each queue, by its name in tasks/keys.py."
+  description = "Name in SQS of each queue, by its name in tasks/keys."
   value       = { for queue, it in local.queues : queue => it.name }
 }
 

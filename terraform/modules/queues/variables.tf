@@ -1,5 +1,5 @@
 variable "names" {
-  description = "Name in SQS of each queue of tasks/keys.py."
+  description = "Name in SQS of each queue of tasks/keys."
   type        = map(string)
 }
 
@@ -9,12 +9,12 @@ variable "pools" {
 }
 
 variable "dead_letters" {
-  description = "The queue of what used up its attempts, as tasks/keys.py calls it."
+  description = "The queue of what used up its attempts, as tasks/keys calls it."
   type        = string
 }
 
 variable "quarantine" {
-  description = "The queue of what no door wrote, as tasks/keys.py calls it."
+  description = "The queue of what no door wrote, as tasks/keys calls it."
   type        = string
 }
 

@@ -1,5 +1,5 @@
-# What Terraform needs of pipeline.yaml, with the defaults of tasks/settings.py. contract.json holds those defaults and every
-# name of tasks/keys.py: `make terraform-schema` writes it from the Python code, and a test holds it against that.
+# What Terraform needs of pipeline.yaml, with the defaults of tasks/settings. contract.json holds those defaults and every
+# name of tasks/keys: `make terraform-schema` writes it from the Python code, and a test holds it against that.
 locals {
   contract = jsondecode(file("${path.module}/contract.json"))
   defaults = local.contract.defaults

@@ -11,7 +11,7 @@ output "pools" {
 }
 
 output "queue_names" {
-  description = "The name in SQS of each queue of tasks/keys.py."
+  description = "The name in SQS of each queue of tasks/keys."
   value       = { for queue in local.every_queue : queue => "${var.name}-${replace(queue, ".", "-")}" }
 }
 

@@ -6,6 +6,7 @@ import httpx
 import orjson
 import pytest
 
+from handlers.acting import Acting
 from handlers.desk import Desk
 from handlers.door import Outcome
 from handlers.http.app import Api, application
@@ -38,8 +39,7 @@ class Server(World):
             self.clock.advance(seconds)
 
         return Desk(
-            gate=self.gate,
-            audit=self.audit,
+            acting=lambda caller: Acting(caller, self.gate, self.audit, self.clock),
             register=self.register,
             results=self.results,
             finisher=self.finisher(self.audit),

@@ -27,7 +27,7 @@ def settings() -> Settings:
 
 def test_what_was_rendered_is_of_these_files(rendered: dict[str, Any]) -> None:
     assert rendered["digest"] == render.digest(), (
-        "terraform/ changed: run make terraform-check, and commit rendered.json"
+        "terraform/ changed: run make terraform-validate, and commit rendered.json"
     )
 
 
