@@ -17,7 +17,7 @@ from tasks.audit import read as trail
 from tasks.contracts.request import Request
 from tasks.errors import NotReady, QuotaExceeded, StoreError, Unauthenticated
 from tasks.settings import HttpSettings
-from tests.support.http import client_of
+from tests.support.asgi import client_of
 from tests.support.world import RESPONDER, World
 
 SETTINGS = HttpSettings(max_bytes=2000, wait_seconds=2)
