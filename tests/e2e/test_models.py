@@ -58,16 +58,16 @@ async def test_a_model_is_switched_while_its_worker_runs(settings: Settings, fle
             assert (await ask(producer)).output == "From one."
 
             Path(os.environ["SLUICE_CONFIG"]).write_text("models: {house: {base_uri: x}}\n")
-            await until_logged(fleet, "settings refused")
+            await until_logged(fleet, "settings refused", 2)  # by both workers
             assert "pipeline.yaml:1: models.house.base_uri: there is no such key" in fleet.logs()
             assert (await ask(producer)).output == "From one."
 
             point_at(two)
-            await until_logged(fleet, "settings reloaded")
+            await until_logged(fleet, "settings reloaded", 2)
             assert (await ask(producer)).output == "From two."
 
             worker.send_signal(signal.SIGHUP)
-            await until_logged(fleet, "settings reloaded", 2)
+            await until_logged(fleet, "settings reloaded", 3)
             assert (await ask(producer)).output == "From two."
     assert worker.poll() is None
 
