@@ -246,6 +246,8 @@ class Worker:
             beat |= self._models.facts
             await self._models.flush()
         await self._stores.board.beat(f"{pool}@{self.process}", beat)
+        if self.settings.leases.alive_file:
+            self.settings.leases.alive_file.touch()
 
     async def _retire(self, pool: str, beating: asyncio.Task[None]) -> None:
         beating.cancel()
