@@ -326,6 +326,8 @@ class Worker:
             beat |= self._models.facts
             await self._models.flush()
         await self._stores.board.beat(f"{pool}@{self.process}", beat)
+        if self.settings.leases.alive_file:
+            self.settings.leases.alive_file.touch()
 
     def _load(self, pool: str) -> dict[str, float]:
         if self._meter is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import msgspec
@@ -67,13 +68,17 @@ class QueueSettings(Section, frozen=True, kw_only=True):
 
 
 class LeaseSettings(Section, frozen=True, kw_only=True):
-    """Times of the register in seconds. A lease lasts three heartbeats and counts as lapsed two later."""
+    """Times of the register in seconds. A lease lasts three heartbeats and counts as lapsed two later.
+
+    ``alive_file`` is touched at each heartbeat, for a liveness probe.
+    """
 
     heartbeat_seconds: Positive = 5
     sweep_seconds: Positive = 2
     lost_seconds: Positive = 10
     unpublished_seconds: Positive = 10
     remember_seconds: Count = 24 * 3600
+    alive_file: Path | None = None
 
     @property
     def lease_seconds(self) -> float:

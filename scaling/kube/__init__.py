@@ -1,0 +1,1 @@
+"""The pipeline on Kubernetes: manifests for every pool, rendered from the settings."""

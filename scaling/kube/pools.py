@@ -1,0 +1,73 @@
+"""What the manifests say of each pool, derived from the settings: no number is written twice."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from math import ceil
+from typing import Any, Final
+
+from scaling.rules import Change, Direction, Fallback, Rules
+from tasks import keys
+from tasks.settings import Settings
+
+Manifest = dict[str, Any]
+
+DRAIN_MARGIN_SECONDS: Final = 10
+"""From the end of a worker's own grace period to the kill: what runs then has been handed back."""
+_UP: Final = Direction(0, (Change("Percent", 900, 15), Change("Pods", 10, 15)))
+_DOWN: Final = Direction(120, (Change("Percent", 50, 60),))
+_FALLBACK: Final = Fallback(failures=3, replicas=1)
+
+
+@dataclass(frozen=True)
+class PoolPlan:
+    """One pool. ``name`` is that of its objects; ``drain_seconds`` is what a worker has for what runs."""
+
+    pool: str
+    name: str
+    image: str
+    drain_seconds: int
+    rules: Rules
+
+    @property
+    def termination_seconds(self) -> int:
+        """Return how long Kubernetes waits for a worker that it told to stop."""
+        return self.drain_seconds + DRAIN_MARGIN_SECONDS
+
+
+def object_name(pool: str) -> str:
+    """Return the name of a pool's objects: what Kubernetes takes for a name."""
+    return re.sub(r"[^a-z0-9]+", "-", pool).strip("-")
+
+
+def plans(settings: Settings) -> list[PoolPlan]:
+    """Return every pool of ``settings``, the intent pool first."""
+    return [_plan(settings, pool) for pool in settings.pools]
+
+
+def _plan(settings: Settings, pool: str) -> PoolPlan:
+    scaling, own = settings.scaling, settings.pool(pool)
+    return PoolPlan(
+        pool=pool,
+        name=object_name(pool),
+        image="intent-cpu" if pool == keys.INTENT_POOL else "agent",
+        drain_seconds=_drain_seconds(settings, pool),
+        rules=Rules(
+            maximum=own.max_workers,
+            target=own.requests_per_worker,
+            polling=max(ceil(scaling.polling_seconds), 1),
+            cooldown=max(ceil(scaling.cooldown_seconds), 1),
+            up=_UP,
+            down=_DOWN,
+            fallback=_FALLBACK,
+        ),
+    )
+
+
+def _drain_seconds(settings: Settings, pool: str) -> int:
+    """Return the grace period of a pool: what runs may take as long as its agent may."""
+    if pool == keys.INTENT_POOL:
+        return ceil(settings.scaling.grace_seconds)
+    [agent] = [agent for agent in settings.agents if keys.agent_pool(agent.type) == pool]
+    return ceil(max(settings.scaling.grace_seconds, agent.deadline_seconds))
