@@ -108,7 +108,7 @@ def replay(arrivals: Array, decide: Decide, pool: Pool, *, tick: float = 0.25, r
     history: dict[str, list[float]] = {"replicas": [], "ready": [], "waiting": [], "running": []}
     waiting = running = 0.0
     coming: list[tuple[int, int]] = []
-    ready = replicas
+    ready = at_rest = replicas
     for now in range(most):
         running -= ending[now]
         waiting += arrivals[now] if now < len(arrivals) else 0.0
@@ -130,7 +130,7 @@ def replay(arrivals: Array, decide: Decide, pool: Pool, *, tick: float = 0.25, r
         history["ready"].append(max(replicas, ceil(running / pool.concurrency - 1e-6)))
         history["waiting"].append(waiting)
         history["running"].append(running)
-        if now >= len(arrivals) and waiting + running < 1e-6 and replicas == 0:
+        if now >= len(arrivals) and waiting + running < 1e-6 and replicas <= at_rest:
             break
     kept = {name: np.array(values) for name, values in history.items()}
     return Outcome(
@@ -139,7 +139,7 @@ def replay(arrivals: Array, decide: Decide, pool: Pool, *, tick: float = 0.25, r
         latency=_latency(arrivals, started, ends, tick),
         requests=float(arrivals.sum()),
         worker_seconds=float(kept["ready"].sum() * tick),
-        unfinished=waiting,
+        unfinished=float(waiting),
     )
 
 

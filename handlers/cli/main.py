@@ -26,6 +26,7 @@ COMMANDS: Final = {
     "demo": ("handlers.cli.demo:demo", "Run the main job from nothing to results, and back to zero workers."),
     "bench": ("handlers.cli.bench:bench", "Measure the pipeline on this machine: speed, CPU, latency, memory."),
     "worker": ("handlers.cli.worker:worker", "Run one worker process of a pool."),
+    "scale": ("handlers.cli.scale:scale", "Render Kubernetes manifests; simulate scaling."),
     "http": ("handlers.cli.http:http", "Serve the HTTP door."),
     "autoscale": ("handlers.cli.worker:autoscale", "Run the local autoscaler."),
     "sweep": ("handlers.cli.worker:sweep", "Put back what fell between two steps; end what is overdue."),

@@ -10,7 +10,8 @@ from typing import Any, Final
 import yaml
 
 from scaling.kube import network, triggers, workloads
-from scaling.kube.pools import Manifest, PoolPlan, plans
+from scaling.kube.pools import Manifest, PoolPlan, object_name, plans
+from tasks import keys
 from tasks.errors import InvalidInput
 from tasks.settings import Settings
 
@@ -21,12 +22,13 @@ JOBS: Final = {"sweep": "* * * * *", "seal": "* * * * *"}
 
 @dataclass(frozen=True)
 class Provisioned:
-    """What was provisioned for the pipeline: addresses and roles, by queue and component. Empty: placeholders."""
+    """What was provisioned for the pipeline, by queue, pool, job and image. Empty: placeholders."""
 
     region: str = "us-east-1"
     queue_urls: Mapping[str, str] = field(default_factory=dict)
     role_arns: Mapping[str, str] = field(default_factory=dict)
     images: Mapping[str, str] = field(default_factory=dict)
+    environment: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
 def render(
@@ -48,7 +50,7 @@ def render(
         image = _image("handlers", has)
         files[f"base/{name}.yaml"] = [
             workloads.service_account(name, has.role_arns.get(name)),
-            workloads.cron_job(name, schedule, image),
+            workloads.cron_job(name, schedule, image, has.environment.get(name, {})),
         ]
     written = {path: _dump(documents) for path, documents in files.items()}
     base = sorted(path.removeprefix("base/") for path in files)
@@ -77,7 +79,7 @@ def write(files: Mapping[str, str], folder: Path) -> None:
 def _pool(plan: PoolPlan, broker: triggers.Broker, has: Provisioned) -> list[Manifest]:
     return [
         workloads.service_account(plan.name, has.role_arns.get(plan.pool)),
-        workloads.deployment(plan, _image(plan.image, has)),
+        workloads.deployment(plan, _image(plan.image, has), has.environment.get(plan.pool, {})),
         workloads.disruption_budget(plan),
         triggers.scaled_object(plan, broker, dict(has.queue_urls), has.region),
     ]
@@ -115,7 +117,7 @@ def _gpu() -> Manifest:
             "value": [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}],
         },
     ]
-    return {"target": {"kind": "Deployment", "name": "intent"}, "patch": _dump_list(operations)}
+    return {"target": {"kind": "Deployment", "name": object_name(keys.INTENT_POOL)}, "patch": _dump_list(operations)}
 
 
 def _small(plan: PoolPlan) -> Manifest:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from scaling.kube.pools import Manifest, PoolPlan
 
 CONFIG = "sluice-config"
@@ -18,14 +20,22 @@ def labels(component: str) -> dict[str, str]:
     return {**_LABELS, "app.kubernetes.io/component": component}
 
 
-def deployment(plan: PoolPlan, image: str) -> Manifest:
+def account_name(component: str) -> str:
+    """Return the name of a component's ServiceAccount, which its role on AWS trusts."""
+    return f"sluice-{component}"
+
+
+def deployment(plan: PoolPlan, image: str, environment: Mapping[str, str]) -> Manifest:
     """Return the Deployment of a pool. It has no replica count: that is the autoscaler's."""
     container = {
         **_container("worker", image, ["worker", "--pool", plan.pool]),
-        "env": [
-            {"name": "SLUICE_SCALING__GRACE_SECONDS", "value": str(plan.drain_seconds)},
-            {"name": "SLUICE_LEASES__ALIVE_FILE", "value": _ALIVE},
-        ],
+        "env": _env(
+            {
+                **environment,
+                "SLUICE_SCALING__GRACE_SECONDS": str(plan.drain_seconds),
+                "SLUICE_LEASES__ALIVE_FILE": _ALIVE,
+            }
+        ),
         "resources": {
             "requests": {"cpu": "250m", "memory": "256Mi", "ephemeral-storage": "64Mi"},
             "limits": {"memory": "768Mi", "ephemeral-storage": "256Mi"},
@@ -79,15 +89,16 @@ def service_account(name: str, role_arn: str | None) -> Manifest:
     return {
         "apiVersion": "v1",
         "kind": "ServiceAccount",
-        "metadata": {"name": name, "labels": labels(name), **annotations},
+        "metadata": {"name": account_name(name), "labels": labels(name), **annotations},
         "automountServiceAccountToken": False,
     }
 
 
-def cron_job(name: str, schedule: str, image: str) -> Manifest:
+def cron_job(name: str, schedule: str, image: str, environment: Mapping[str, str]) -> Manifest:
     """Return what runs ``sluice NAME`` on a schedule, one at a time."""
     container = {
         **_container(name, image, [name]),
+        "env": _env(environment),
         "resources": {
             "requests": {"cpu": "100m", "memory": "128Mi", "ephemeral-storage": "64Mi"},
             "limits": {"memory": "512Mi", "ephemeral-storage": "256Mi"},
@@ -115,9 +126,13 @@ def cron_job(name: str, schedule: str, image: str) -> Manifest:
     }
 
 
+def _env(variables: Mapping[str, str]) -> list[Manifest]:
+    return [{"name": name, "value": value} for name, value in sorted(variables.items())]
+
+
 def _pod(name: str, containers: list[Manifest]) -> Manifest:
     return {
-        "serviceAccountName": name,
+        "serviceAccountName": account_name(name),
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "securityContext": {
