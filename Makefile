@@ -5,12 +5,16 @@ BIN := .venv/bin
 LOCKS := requirements.lock requirements-model.lock
 TIMED = sh -c 'begun=$$(date +%s); "$$@"; code=$$?; echo "$(1) took $$(($$(date +%s) - begun)) s"; exit $$code' --
 
+# What the Lambda functions import: no agents, no classifier.
+HANDLERS := boto3 cedarpy click hiredis httpx mangum msgspec obstore orjson pydantic 'pyjwt[crypto]' pynacl pyyaml starlette \
+  uuid-utils zstandard
+LAMBDA_PLATFORM ?= x86_64-manylinux_2_28
 EXTRAS := cpu local http aws anthropic azure mcp sql test
 PEERS_DATA ?= build/peers
 SYSTEMS ?= raw,celery,taskiq,autogen_grpc,sluice
 
 .PHONY: help demo test test-slow lint format bench bench-cold bench-where bench-intent bench-peers lock train clean \
-  terraform-check terraform-validate terraform-schema
+  handlers-zip terraform-check terraform-validate terraform-schema
 
 help: ## Show this list.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -76,6 +80,18 @@ lock: .venv/ready ## Renew the lock files from pyproject.toml.
 	  --generate-hashes --no-header -o requirements-model.lock
 	echo uv | $(BIN)/uv pip compile -q --upgrade --universal --python-version 3.11 - \
 	  --generate-hashes --no-header -o requirements-uv.lock
+
+	printf '%s\n' $(HANDLERS) | $(BIN)/uv pip compile -q --universal --python-version 3.11 - -c requirements.lock \
+	  --generate-hashes --no-header -o requirements-handlers.lock
+
+handlers-zip: .venv/ready ## Pack what the Lambda functions run into build/handlers.zip.
+	@rm -rf build/handlers build/handlers.zip
+	@$(BIN)/uv pip install -q --target build/handlers --python-platform $(LAMBDA_PLATFORM) --python-version 3.11 --no-deps \
+	  --only-binary :all: --require-hashes -r requirements-handlers.lock
+	@cp -r tasks handlers pipeline.yaml build/handlers/
+	@find build/handlers -name __pycache__ -prune -exec rm -r {} +
+	@cd build/handlers && $(abspath $(BIN))/python -m zipfile -c ../handlers.zip *
+	@du -sh build/handlers build/handlers.zip
 
 train: .venv-train/ready ## Train the default intent model anew, into build/model.
 	.venv-train/bin/sluice intent train intent/data/train.jsonl --holdout intent/data/holdout.jsonl --out build/model
