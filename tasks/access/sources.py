@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import parse_qs, urlsplit
 
 from tasks.access.signing import (
@@ -20,12 +20,10 @@ from tasks.access.signing import (
     parse_ring,
 )
 from tasks.errors import NotReady, SettingsError
+from tasks.stores.secrets import Client, asked, aws_client, secret
 
 if TYPE_CHECKING:
     from tasks.settings import Settings
-
-Client = Callable[[str, str], Any]
-"""Makes an AWS client: (service, region), the region empty for the environment's own."""
 
 HOW: Final = (
     "make keys with `sluice keys new` and name them in signing.keys and signing.ring of pipeline.yaml "
@@ -54,9 +52,9 @@ def load_keys(settings: Settings, *, environ: Mapping[str, str] | None = None, c
     signers: list[Signer] = []
     for source in signing.keys:
         if source.startswith("kms://"):
-            signers.append(KmsSigner(source, client or _aws))
+            signers.append(KmsSigner(source, client or aws_client))
         else:
-            signers += parse_private(read(source, surroundings, client or _aws), source)
+            signers += parse_private(read(source, surroundings, client or aws_client), source)
     return Keys(signers, ring)
 
 
@@ -70,7 +68,7 @@ def throwaway() -> Keys:
 def load_ring(source: str, *, environ: Mapping[str, str] | None = None, client: Client | None = None) -> KeyRing:
     """Return the public keys that lie at ``source``; errors as in :func:`load_keys`."""
     surroundings = os.environ if environ is None else environ
-    return parse_ring(read(source, surroundings, client or _aws), source)
+    return parse_ring(read(source, surroundings, client or aws_client), source)
 
 
 def read(source: str, environ: Mapping[str, str], client: Client) -> bytes:
@@ -93,7 +91,7 @@ def read(source: str, environ: Mapping[str, str], client: Client) -> bytes:
         return value.encode()
     parts = urlsplit(source)
     if parts.scheme == "secretsmanager":
-        return _secret(source, parts.netloc, parts.path.lstrip("/"), client)
+        return secret(source, client)
     if parts.scheme not in {"", "file"}:
         raise SettingsError(
             f"{source}: no source of keys; name a file, env:NAME, secretsmanager://REGION/NAME or kms://REGION/ID"
@@ -117,7 +115,7 @@ class KmsSigner:
         if not self._key_id:
             raise SettingsError(f"{url}: no key: kms://REGION/KEY_ID?name=NAME")
         self._client = client("kms", parts.netloc)
-        answer = _asked(url, lambda: self._client.get_public_key(KeyId=self._key_id))
+        answer = asked(url, lambda: self._client.get_public_key(KeyId=self._key_id))
         der: bytes = answer["PublicKey"]
         if not der.startswith(_SPKI_ED25519) or len(der) != len(_SPKI_ED25519) + 32:
             raise SettingsError(f"{url}: not an Ed25519 key; make it with the key spec ECC_NIST_EDWARDS25519")
@@ -133,28 +131,5 @@ class KmsSigner:
             "MessageType": "RAW",
             "SigningAlgorithm": "ED25519_SHA_512",
         }
-        signature: bytes = _asked(self._url, lambda: self._client.sign(**wanted))["Signature"]
+        signature: bytes = asked(self._url, lambda: self._client.sign(**wanted))["Signature"]
         return signature
-
-
-def _secret(source: str, region: str, name: str, client: Client) -> bytes:
-    if not name:
-        raise SettingsError(f"{source}: no secret: secretsmanager://REGION/NAME")
-    answer = _asked(source, lambda: client("secretsmanager", region).get_secret_value(SecretId=name))
-    value = answer.get("SecretString")
-    return value.encode() if value is not None else bytes(answer["SecretBinary"])
-
-
-def _asked(source: str, call: Callable[[], Any]) -> Any:
-    from botocore.exceptions import BotoCoreError, ClientError
-
-    try:
-        return call()
-    except (BotoCoreError, ClientError) as error:
-        raise NotReady(f"{source}: AWS does not give it: {error}") from error
-
-
-def _aws(service: str, region: str) -> Any:
-    import boto3
-
-    return boto3.client(service, region_name=region or None)  # type: ignore[call-overload]

@@ -23,6 +23,7 @@ from tasks.settings.trust import AuditSettings, GrantSettings, PolicySettings, Q
 class Settings(Section, frozen=True, kw_only=True):
     """Everything that can be configured. Load it once with :func:`tasks.settings_load.load`.
 
+    ``redis_url`` may be the address of a secret that holds it, ``secretsmanager://REGION/NAME``.
     Left out, ``broker_url`` is the Redis of ``redis_url``; ``sqs://HOST/ACCOUNT/NAME`` are a deployment's SQS queues.
     """
 

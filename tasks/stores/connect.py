@@ -23,6 +23,7 @@ from tasks.stores.relay import Relay, TwoStepRelay
 from tasks.stores.results import ResultStore
 from tasks.stores.revocations import RedisRevocations
 from tasks.stores.s3 import audit_store, data_store
+from tasks.stores.secrets import SCHEME, secret
 from tasks.stores.session_cache import SessionCache
 from tasks.stores.sessions import SessionStore
 
@@ -57,7 +58,7 @@ class Stores(Struct, frozen=True):
 
 def connect(settings: Settings) -> Stores:
     """Return the stores. Connections are made when they are first used."""
-    link = Link(settings.redis_url)
+    link = Link(_redis_url(settings))
     data = data_store(settings)
     register = RedisRegister(link)
     broker, relay = _queues(settings, link, register)
@@ -77,6 +78,13 @@ def connect(settings: Settings) -> Stores:
         sessions=SessionStore(data, SessionCache(link, seconds=settings.sessions.cache_seconds)),
         escalations=EscalationStore(data),
     )
+
+
+def _redis_url(settings: Settings) -> str:
+    """Return the URL of Redis, which may lie in a secret, as it has a password."""
+    if not settings.redis_url.startswith(SCHEME):
+        return settings.redis_url
+    return secret(settings.redis_url).decode().strip()
 
 
 def _queues(settings: Settings, link: Link, register: RedisRegister) -> tuple[Broker, Relay]:

@@ -21,6 +21,7 @@ from tasks.contracts.audit import GENESIS, AuditRecord
 from tasks.contracts.base import utc_now
 from tasks.errors import NotReady, SettingsError
 from tasks.settings import Settings, SigningSettings
+from tasks.stores.connect import connect
 from tests.support import build, trust
 from tests.support.ledger import Ledger, public, write
 
@@ -150,3 +151,12 @@ def alert(severity: str) -> Alert:
         time=utc_now(),
         record=record,
     )
+
+
+def test_the_address_of_redis_may_be_a_secret(aws: str) -> None:
+    client = boto3.client("secretsmanager", region_name=REGION)
+    client.create_secret(Name="sluice/redis", SecretString="rediss://:word@redis.example:6380/0\n")
+    named = Settings(redis_url=f"secretsmanager://{REGION}/sluice/redis")
+    assert connect(named).link._address.host == "redis.example"
+    with pytest.raises(NotReady, match="does not give it"):
+        connect(Settings(redis_url=f"secretsmanager://{REGION}/none"))
