@@ -4,49 +4,36 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from datetime import UTC, datetime
-from typing import Any, Final, NamedTuple
+from datetime import datetime
+from typing import Any, Final
 
-from handlers.acting import Acting
+from handlers.acting import AUDIT_SECONDS, Acting
+from handlers.opening import OpenDoor
+from handlers.progress import Follower, Progress, Standing
 from tasks import keys
 from tasks.access.gate import Caller
 from tasks.access.policy import Act
+from tasks.access.redact import Redactor
 from tasks.contracts.audit import Action
 from tasks.contracts.base import parse_versioned
 from tasks.contracts.message import Message
 from tasks.contracts.result import ErrorInfo, Result, Status
-from tasks.contracts.row import Row, Stage
+from tasks.contracts.row import Row
 from tasks.contracts.words import new_id
-from tasks.errors import Conflict, NotFound
-from tasks.finish import Finisher, Outcome, unanswered
+from tasks.errors import Conflict, ForgedMessage, NotFound, StoreError
+from tasks.finish import Finisher, Outcome, make_finisher, unanswered
+from tasks.join import may_have_plan, with_tree
+from tasks.log import get_logger
+from tasks.settings import Settings
+from tasks.stores.plans import PlanStore
 from tasks.stores.register import Register
 from tasks.stores.results import ResultStore
+
+log = get_logger()
 
 CANCELLED: Final = "cancelled"
 """The error code of a request that somebody cancelled."""
 _POLL_SECONDS: Final = (0.02, 0.05, 0.1, 0.2)
-
-
-class Standing(NamedTuple):
-    """Where a request stands: its row while it is open, its result once it has ended."""
-
-    row: Row | None
-    result: Result | None
-
-    @property
-    def status(self) -> str:
-        """Return the result's status, or ``accepted``, ``routed``, ``running``."""
-        if self.result is not None:
-            return self.result.status.value
-        return _name(self.row) if self.row else "accepted"
-
-
-class Progress(NamedTuple):
-    """One step of a request: ``accepted``, ``routed``, ``running``, ``finished``; the last has the result."""
-
-    name: str
-    time: datetime
-    result: Result | None = None
 
 
 class Desk:
@@ -58,14 +45,20 @@ class Desk:
         acting: Callable[[Caller], Acting],
         register: Register,
         results: ResultStore,
+        plans: PlanStore,
         finisher: Finisher,
+        settings: Settings,
+        redact: Callable[[str], str],
         now: Callable[[], datetime],
         sleep: Callable[[float], Awaitable[Any]] = asyncio.sleep,
     ) -> None:
         self._acting = acting
         self._register = register
         self._results = results
+        self._plans = plans
         self._finisher = finisher
+        self._settings = settings
+        self._redact = redact
         self._now = now
         self._sleep = sleep
 
@@ -93,28 +86,35 @@ class Desk:
         A step that was over before it was looked for is told by the times in the result. Raises as :meth:`standing`.
         """
         await self._acting(caller).permit(Act.REQUEST_READ, tenant)
-        told: set[str] = set()
+        follower = Follower(self._register, self._results, self._plans)
         async for standing in self._watch(tenant, request_id, seconds):
-            for progress in _steps(standing, self._now()):
-                if progress.name not in told:
-                    told.add(progress.name)
-                    yield progress
+            for progress in await follower.news(standing, self._now()):
+                yield progress
 
     async def cancel(self, tenant: str, request_id: str, *, caller: Caller) -> Result:
         """Create the result with status ``cancelled``; a worker that is at it notices with its next heartbeat.
 
-        Cancelling what is cancelled returns the result that is there.
+        Cancelling what is cancelled returns the result that is there, and ends what was left undone.
 
         Raises:
             Denied: ``caller`` may not cancel what ``tenant`` asked for.
             NotFound: there is no such request.
             Conflict: it has ended otherwise.
+            StoreError: it may or may not be cancelled; ask again.
         """
         await self._acting(caller).permit(Act.REQUEST_CANCEL, tenant)
         found = await self._look(tenant, request_id)
         result = found.result
-        if result is None and found.row is not None:
-            result = await self._end(parse_versioned(Message, found.row.message), caller)
+        if found.row is not None and (result is None or result.status is Status.CANCELLED):
+            message = self._message(found.row, caller)
+            try:
+                async with asyncio.timeout(AUDIT_SECONDS):
+                    if result is None:
+                        result = await self._end(message, caller)
+                    else:
+                        await self._finisher.close(message, result)
+            except TimeoutError:
+                raise StoreError(f"{request_id}: not cancelled within {AUDIT_SECONDS:g} s; ask again") from None
         if result is None or result.status is not Status.CANCELLED:
             ended = f" as {result.status.value}" if result else ""
             raise Conflict(f"{request_id}: has ended{ended}: there is nothing to cancel")
@@ -123,14 +123,32 @@ class Desk:
     async def _end(self, message: Message, caller: Caller) -> Result:
         error = ErrorInfo(code=CANCELLED, message=f"cancelled by {caller.subject}")
         result = unanswered(message, Status.CANCELLED, error, attempt=new_id(), now=self._now())
+        if may_have_plan(self._settings, message):
+            result = await with_tree(result, self._plans, self._results, self._redact)
         written = keys.result(message.tenant, message.id, message.revision)
         event = self._acting(caller).event(Action.REQUEST_CANCELLED, message.tenant, written, request_id=message.id)
         return await self._finisher.finish(Outcome(message, result, actor=caller.subject, events=[event]))
 
+    def _message(self, row: Row, caller: Caller) -> Message:
+        """Return what the register has for a request; raise :class:`NotFound` where no door wrote it."""
+        message = parse_versioned(Message, row.message)
+        fault = "" if (message.tenant, message.id) == (row.tenant, row.id) else "its row has another's message"
+        try:
+            self._acting(caller).gate.verify(message)
+        except ForgedMessage as error:
+            fault = str(error)
+        if fault:
+            log.warning("not cancelled", tenant=row.tenant, request_id=row.id, reason=fault)
+            raise NotFound(f"no request {row.id!r} of tenant {row.tenant!r} that a door accepted")
+        return message
+
     async def _look(self, tenant: str, request_id: str) -> Standing:
         # The row first: it is removed after the result was written, so one of them is always there.
         row = await self._register.get(keys.ref(tenant, request_id))
-        result = await self._results.get(tenant, request_id, row.revision if row else 1)
+        if row is not None:
+            result = await self._results.get(tenant, request_id, row.revision)
+        else:
+            result = await self._results.newest(tenant, request_id)
         if row is None and result is None:
             raise NotFound(f"no request {request_id!r} of tenant {tenant!r}")
         return Standing(row, result)
@@ -148,25 +166,16 @@ class Desk:
             await self._sleep(pause)
 
 
-def _name(row: Row) -> str:
-    if row.holder and row.stage is Stage.WORK:
-        return "running"
-    return "routed" if row.stage is Stage.WORK else "accepted"
-
-
-def _steps(standing: Standing, now: datetime) -> list[Progress]:
-    """Return every step that is known to have been taken, in order."""
-    if standing.result is not None:
-        timings = standing.result.timings
-        times = [
-            ("accepted", timings.accepted_at),
-            ("routed", timings.routed_at),
-            ("running", timings.started_at),
-        ]
-        steps = [Progress(name, time) for name, time in times if time is not None]
-        return [*steps, Progress("finished", timings.finished_at, standing.result)]
-    if standing.row is None:
-        return []
-    accepted = Progress("accepted", datetime.fromtimestamp(standing.row.accepted_at, UTC))
-    reached = {"accepted": (), "routed": ("routed",), "running": ("routed", "running")}[_name(standing.row)]
-    return [accepted, *(Progress(name, now) for name in reached)]
+def make_desk(settings: Settings, opened: OpenDoor) -> Desk:
+    """Return the desk of a door over real stores."""
+    stores = opened.stores
+    return Desk(
+        acting=opened.acting,
+        register=stores.register,
+        results=stores.results,
+        plans=stores.plans,
+        finisher=make_finisher(settings, stores, opened.audit, opened.now),
+        settings=settings,
+        redact=Redactor.of(settings.auditing).text,
+        now=opened.now,
+    )

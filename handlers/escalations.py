@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from random import random
+from typing import Any, Final
 
 from msgspec import Struct
 
@@ -18,9 +20,15 @@ from tasks.contracts.escalation import Escalation, EscalationAnswer
 from tasks.contracts.result import Result, Status
 from tasks.contracts.words import check_text
 from tasks.errors import Conflict, InvalidInput, NotFound, StoreError
+from tasks.settings import Settings
+from tasks.shards import Placement
 from tasks.stores.bodies import BodyStore, to_request
+from tasks.stores.connect import Stores
 from tasks.stores.escalations import EscalationStore, EscalationSummary
 from tasks.stores.results import ResultStore
+
+_MOST_LOOKED_AT: Final = 5000
+"""Escalations that one page looks at: a call must not list without end for the few that are open."""
 
 
 class Shown(Struct, frozen=True):
@@ -30,6 +38,22 @@ class Shown(Struct, frozen=True):
     text: str
     answer: EscalationAnswer | None
     newest: Result
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as JSON has it. What the request travelled as, with its grant, is nobody's to see."""
+        return {
+            **{name: value for name, value in self.escalation.to_dict().items() if name != "message"},
+            "text": self.text,
+            "answer": self.answer.to_dict() if self.answer else None,
+            "newest": {"revision": self.newest.revision, "status": self.newest.status.value},
+        }
+
+
+class Page(Struct, frozen=True):
+    """Some of a tenant's escalations, by id; ``after`` names the one that the next page follows, None at the end."""
+
+    items: list[EscalationSummary]
+    after: tuple[str, int] | None = None
 
 
 class Answered(Struct, frozen=True):
@@ -67,6 +91,21 @@ class Escalations:
         async for found in self._escalations.summaries(tenant):
             if answered in (None, found.answered_at is not None) and found.opened_at <= before:
                 yield found
+
+    async def page(
+        self, tenant: str, *, answered: bool | None, after: tuple[str, int] | None = None, most: int
+    ) -> Page:
+        """Return up to ``most`` of those that :meth:`list` yields, fewer where too many others lie between them."""
+        await self._acting.permit(Act.ESCALATION_ANSWER, tenant)
+        found: list[EscalationSummary] = []
+        looked = 0
+        async for each in self._escalations.summaries(tenant, after=after):
+            if len(found) == most or looked == _MOST_LOOKED_AT:
+                return Page(found, after)
+            looked, after = looked + 1, (each.request_id, each.revision)
+            if answered in (None, each.answered_at is not None):
+                found.append(each)
+        return Page(found)
 
     async def show(self, tenant: str, request_id: str) -> Shown:
         """Return the newest escalation of a request; raises :class:`NotFound`."""
@@ -131,3 +170,18 @@ class Escalations:
         if found is None:
             raise NotFound(f"request {request_id!r} waits for nobody: it is {newest.status.value}")
         return found, newest
+
+
+def make_escalations(acting: Acting, settings: Settings, stores: Stores) -> Escalations:
+    """Return those that ``acting`` may answer, over real stores."""
+    reopener = Reopener(
+        acting,
+        register=stores.register,
+        relay=stores.relay,
+        results=stores.results,
+        unpublished_seconds=settings.leases.unpublished_seconds,
+        place=Placement(settings, random),
+    )
+    return Escalations(
+        acting, escalations=stores.escalations, results=stores.results, bodies=stores.bodies, reopener=reopener
+    )

@@ -88,6 +88,7 @@ class AsyncProducer:
         """
         opened = await self._stack.enter_async_context(open_door(self._settings, "producer", identity=self._identity))
         self._door, self._stores, self._caller = opened.door, opened.stores, opened.gate.caller()
+        self._opened = opened
         self._stack.push_async_callback(self._settle)
         return self
 
@@ -176,6 +177,20 @@ class AsyncProducer:
             return result
         raise NotFound(request_id)
 
+    async def cancel(self, request_id: str, *, tenant: str | None = None) -> Result:
+        """Cancel a request, and return its result; see :meth:`handlers.desk.Desk.cancel`.
+
+        Raises:
+            Conflict: it has ended otherwise.
+            NotFound: there is no such request.
+            Denied: the roles of the caller do not allow it.
+            StoreError: it may or may not be cancelled; cancelling it again is safe.
+        """
+        from handlers.desk import make_desk
+
+        desk = make_desk(self._settings, self._opened)
+        return await desk.cancel(tenant or self._tenant, request_id, caller=self._caller)
+
     async def results(
         self,
         ids: Iterable[str],
@@ -261,6 +276,10 @@ class Producer:
     def result(self, request_id: str, timeout: float | None = None, *, tenant: str | None = None) -> Result:
         """See :meth:`AsyncProducer.result`."""
         return self._call(self._async.result(request_id, timeout, tenant=tenant))
+
+    def cancel(self, request_id: str, *, tenant: str | None = None) -> Result:
+        """See :meth:`AsyncProducer.cancel`."""
+        return self._call(self._async.cancel(request_id, tenant=tenant))
 
     def results(
         self, ids: Iterable[str], timeout: float | None = None, *, tenant: str | None = None

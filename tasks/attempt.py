@@ -23,7 +23,7 @@ from tasks.stores.broker import Broker
 from tasks.stores.escalations import EscalationStore
 from tasks.stores.journal import JournalStore
 from tasks.stores.plans import PlanStore
-from tasks.stores.register import Register
+from tasks.stores.register import Lease, Register
 from tasks.stores.relay import Relay, reference_of
 from tasks.stores.results import ResultStore
 from tasks.stores.sessions import SessionStore
@@ -73,6 +73,11 @@ class Attempt(Struct, frozen=True):
     def ref(self) -> str:
         """Return the name in the register of the request, or of the step."""
         return reference_of(self.message)
+
+    @property
+    def lease(self) -> Lease:
+        """Return the lease that it has."""
+        return Lease(self.ref, self.id, self.message.revision)
 
 
 def describe(error: Exception) -> ErrorInfo:

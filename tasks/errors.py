@@ -102,6 +102,12 @@ class LeaseLost(SluiceError):
     code = "lease_lost"
 
 
+class RequestEnded(SluiceError):
+    """The request has its end while an attempt is at it: it was cancelled, say. Nobody wants the attempt's work."""
+
+    code = "request_ended"
+
+
 class SessionConflict(SluiceError):
     """Another request took the version of the session that this attempt wanted to write."""
 

@@ -115,6 +115,7 @@ class FanOut:
             steps=len(plan.steps),
             model=plan.model,
         )
+        task.wanted()
         await self._deps.audit.commit([created])
         stored = await self._deps.plans.create(plan)
         self._deps.finisher.passed("plan")

@@ -39,8 +39,8 @@ EXHAUSTED: Final = "attempts_exhausted"
 
 
 _NO_QUOTAS: Final = QuotaSettings()
-_FREED: Final = 2
-"""Slots that the end of a request fills: its own, and one that somebody may have left."""
+_FREED: Final = 64
+"""The most slots that the end of a request fills: its own, those of a plan's steps, those that somebody left."""
 _MANY: Final = 500
 _PUBLISH_SECONDS: Final = 10.0
 

@@ -1,4 +1,7 @@
-"""One heartbeat for each pool of a process: it extends the leases and in-flight marks of all that runs there."""
+"""One heartbeat for each pool of a process: it extends the leases and in-flight marks of all that runs there.
+
+It also carries back that a request has ended while an attempt is at it, as where somebody cancelled it.
+"""
 
 from __future__ import annotations
 
@@ -9,22 +12,22 @@ from datetime import datetime
 
 from msgspec import Struct
 
-from tasks.errors import LeaseLost
+from tasks.errors import LeaseLost, RequestEnded, SluiceError
 from tasks.log import get_logger
 from tasks.settings import LeaseSettings
 from tasks.stores.broker import Broker
-from tasks.stores.register import Register
+from tasks.stores.register import Kept, Lease, Register
 
 log = get_logger()
 
 
 class _Hold(Struct, eq=False):
-    ref: str
-    holder: str
+    lease: Lease
     tag: str
     task: asyncio.Task[object]
     released: bool = False
-    lost: bool = False
+    ending: bool = False
+    over: SluiceError | None = None
 
 
 class Heartbeat:
@@ -49,26 +52,51 @@ class Heartbeat:
         self._holds: dict[str, _Hold] = {}
 
     @contextlib.asynccontextmanager
-    async def holding(self, ref: str, holder: str, tag: str) -> AsyncIterator[None]:
-        """Keep the lease alive inside the block; cancel the block and raise :class:`LeaseLost` if another takes it."""
+    async def holding(self, lease: Lease, tag: str) -> AsyncIterator[None]:
+        """Keep the lease alive inside the block; where it is over, cancel the block.
+
+        Raises:
+            LeaseLost: another attempt took it.
+            RequestEnded: the request, or step, has ended without this attempt.
+        """
         task = asyncio.current_task()
         if task is None:
             raise LeaseLost("a lease is held by a task")
-        hold = self._holds[holder] = _Hold(ref, holder, tag, task)
+        hold = self._holds[lease.holder] = _Hold(lease, tag, task)
         try:
             yield
-        except asyncio.CancelledError:
-            if not hold.lost:
+        except (asyncio.CancelledError, SluiceError):  # what ran may have made an error of its own of it
+            if hold.over is None:
                 raise
             task.uncancel()
-            raise LeaseLost(f"{ref}: another attempt took over") from None
+            raise hold.over from None
         finally:
-            del self._holds[holder]
+            del self._holds[lease.holder]
 
     def release(self, holder: str) -> None:
         """Stop extending a lease that its attempt is about to give up: who takes it next does not take it away."""
         if hold := self._holds.get(holder):
             hold.released = True
+
+    def ending(self, holder: str) -> None:
+        """Let an attempt be that is about to end its request: that it has ended will be its own doing."""
+        if hold := self._holds.get(holder):
+            hold.ending = True
+
+    def check(self, holder: str) -> None:
+        """Raise unless the attempt goes on: from memory, before each turn of a model, each tool call and each step.
+
+        What an attempt set off may outlive it, and must not go on by itself.
+
+        Raises:
+            LeaseLost: another attempt took the lease, or the attempt is over.
+            RequestEnded: the request has ended.
+        """
+        hold = self._holds.get(holder)
+        if hold is None:
+            raise LeaseLost("the attempt is over")
+        if hold.over:
+            raise hold.over
 
     async def run(self) -> None:
         """Beat until cancelled. A store that fails is tried again at the next beat; leases outlast two."""
@@ -84,12 +112,21 @@ class Heartbeat:
         holds = [hold for hold in self._holds.values() if not hold.released]
         now = self._now().timestamp()
         if holds:
-            kept = await self._register.extend(
-                [(hold.ref, hold.holder) for hold in holds], now=now, lease=self._settings.lease_seconds
+            found = await self._register.extend(
+                [hold.lease for hold in holds], now=now, lease=self._settings.lease_seconds
             )
-            for hold, ok in zip(holds, kept, strict=True):
-                if not ok and hold.holder in self._holds and not hold.released:
-                    hold.lost = True
-                    hold.task.cancel()
+            for hold, kept in zip(holds, found, strict=True):
+                if kept is not Kept.KEPT and hold.lease.holder in self._holds:
+                    _stop(hold, kept)
             await self._broker.touch(self._pool, [hold.tag for hold in holds], now=now)
         await self._beacon(len(holds))
+
+
+def _stop(hold: _Hold, kept: Kept) -> None:
+    if hold.released or hold.over or (kept is Kept.ENDED and hold.ending):
+        return
+    ref = hold.lease.ref
+    hold.over = (
+        RequestEnded(f"{ref}: has ended") if kept is Kept.ENDED else LeaseLost(f"{ref}: another attempt took over")
+    )
+    hold.task.cancel()

@@ -17,7 +17,7 @@ from tasks.contracts.asked import Asked
 from tasks.contracts.audit import Action, Decision, Event
 from tasks.contracts.base import canonical, parse_versioned
 from tasks.contracts.message import Message, decode_body
-from tasks.contracts.result import ErrorInfo, Status
+from tasks.contracts.result import ErrorInfo, Result, Status
 from tasks.contracts.row import Stage
 from tasks.contracts.words import new_id
 from tasks.errors import (
@@ -27,6 +27,7 @@ from tasks.errors import (
     MalformedMessage,
     ModelUnavailable,
     NewerSchema,
+    RequestEnded,
     SessionConflict,
     StoreError,
 )
@@ -118,24 +119,28 @@ class Hop(ABC):
         if verdict not in {Verdict.STARTED, Verdict.EXHAUSTED}:
             log.debug("left alone", verdict=verdict.value)
             return Disposition.ACK
-        attempt = Attempt(holder, number, message, grant, now)
+        await self._hold(Attempt(holder, number, message, grant, now), verdict, asked, tag)
+        return Disposition.ACK
+
+    async def _hold(self, attempt: Attempt, verdict: Verdict, asked: Asked | None, tag: str) -> None:
+        """Try, for as long as the lease is this attempt's; then its message is done, whatever came of it."""
         try:
-            async with self.deps.heartbeat.holding(attempt.ref, holder, tag):
+            async with self.deps.heartbeat.holding(attempt.lease, tag):
                 await self._try(attempt, verdict, asked)
-        except LeaseLost as error:
-            log.warning("attempt discarded", reason=str(error))
+        except (LeaseLost, RequestEnded) as error:
+            log.info("attempt discarded", reason=str(error))
+            await self.deps.audit.commit([self.event(attempt, Action.ATTEMPT_DISCARDED, reason=error.code)])
         except asyncio.CancelledError:
             # The worker was told to stop. This is where the cancellation ends: the request is handed back in the
             # register, so its message is done.
             await asyncio.shield(self._leases.hand_back(attempt))
-        return Disposition.ACK
 
     async def _try(self, attempt: Attempt, verdict: Verdict, asked: Asked | None) -> None:
         message = attempt.message
         if attempt.number > 1:
             standing = await self.deps.results.get(message.tenant, message.id, message.revision, message.step)
             if standing:
-                await self.deps.finisher.close(message, standing)
+                await self.close(attempt, standing)
                 return
         if self._is_overdue(message):
             await self._expire(attempt)
@@ -150,7 +155,7 @@ class Hop(ABC):
             for act, name in asked_for(request.intent, request.model, request.attachments):
                 self.allow(attempt, act, name)
             await self.attempt(attempt, request)
-        except LeaseLost:
+        except (LeaseLost, RequestEnded):
             raise
         except Denied as error:
             await self._reject(attempt, error)
@@ -274,7 +279,17 @@ class Hop(ABC):
             result = await with_tree(result, self.deps.plans, self.deps.results, self.deps.redact)
         is_dead = error.code == EXHAUSTED and attempt.message.step is None
         extra = [self.event(attempt, Action.REQUEST_DEAD_LETTERED, reason=error.message)] if is_dead else []
-        await self.deps.finisher.finish(Outcome(attempt.message, result, actor=self.deps.worker, events=extra))
+        await self.finish(attempt, Outcome(attempt.message, result, actor=self.deps.worker, events=extra))
+
+    async def finish(self, attempt: Attempt, outcome: Outcome) -> None:
+        """Run the tail. From here on nothing but another attempt stops this one."""
+        self.deps.heartbeat.ending(attempt.id)
+        await self.deps.finisher.finish(outcome)
+
+    async def close(self, attempt: Attempt, standing: Result) -> None:
+        """Run the end of the tail for a request whose result is there."""
+        self.deps.heartbeat.ending(attempt.id)
+        await self.deps.finisher.close(attempt.message, standing)
 
     def event(self, attempt: Attempt, action: Action, *, resource: str = "", reason: str = "", **details: Any) -> Event:
         """Return an audit event about this attempt."""

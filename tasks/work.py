@@ -22,7 +22,15 @@ from tasks.contracts.plan import OnFailure, PlanStep
 from tasks.contracts.result import AgentInfo, ErrorInfo, Result, Status, Timings, Usage, total
 from tasks.contracts.row import Stage
 from tasks.contracts.session import SessionVersion
-from tasks.errors import Denied, ForgedMessage, InvalidInput, MalformedMessage, StoreError, ToolRefused
+from tasks.errors import (
+    Denied,
+    ForgedMessage,
+    InvalidInput,
+    MalformedMessage,
+    RequestEnded,
+    StoreError,
+    ToolRefused,
+)
 from tasks.fanout import FanOut, Parked, fallbacks
 from tasks.finish import EXHAUSTED, Outcome
 from tasks.hop import Hop
@@ -62,7 +70,7 @@ class Work(Hop):
             return
         turn = await find_turn(attempt.message, request.session_id, self.deps.sessions, self.deps.results)
         if turn.standing:
-            await self.deps.finisher.close(attempt.message, turn.standing)
+            await self.close(attempt, turn.standing)
             return
         latest = turn.latest
         answered = await self._answered(attempt, request, agent, latest.state if latest and latest.turn else None)
@@ -252,6 +260,7 @@ class Work(Hop):
             session_state=state,
             on_tool=on_tool,
             permit=permit,
+            wanted=lambda: self.deps.heartbeat.check(attempt.id),
             revision=attempt.message.revision,
             step=attempt.message.step or "",
             journal=self.deps.journal,
@@ -328,10 +337,18 @@ class Work(Hop):
     ) -> None:
         events = []
         if version:
+            await self._check_wanted(attempt)
             saved = keys.session(version.tenant, version.session_id, version.version)
             events.append(self.event(attempt, Action.SESSION_SAVED, resource=saved))
         outcome = Outcome(attempt.message, result, actor=self.deps.worker, session=version, events=events)
-        await self.deps.finisher.finish(outcome)
+        await self.finish(attempt, outcome)
+
+    async def _check_wanted(self, attempt: Attempt) -> None:
+        """Raise :class:`RequestEnded` where the heartbeat would say so next: a session remembers no cancelled turn."""
+        message, deps = attempt.message, self.deps
+        [is_open] = await deps.register.are_open([attempt.ref])
+        if not is_open and await deps.results.get(message.tenant, message.id, message.revision):
+            raise RequestEnded(f"{attempt.ref}: has ended")
 
 
 def _is_for_a_person(attempt: Attempt, error: ErrorInfo) -> bool:

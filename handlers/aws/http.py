@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from starlette.applications import Starlette
     from starlette.types import Receive, Scope, Send
 
+_MOST_SECONDS: Final = 25.0
+"""What may be waited for: API Gateway gives a call 29 seconds, and an answer goes out as a whole."""
 _TEXT: Final = ["text/", "application/json", "application/problem+json"]
 
 
@@ -35,7 +37,8 @@ def _adapter() -> Mangum:
     here = container()
     if here.settings.http.jwt is None:
         raise SettingsError("http.jwt: is not set, and the gateway lets anybody in: name the issuer of the tokens")
-    app = make_app(here.settings)
+    http = here.settings.http
+    app = make_app(here.settings.changed(http=http.changed(wait_seconds=min(http.wait_seconds, _MOST_SECONDS))))
     state: dict[str, Any] = {}
 
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:

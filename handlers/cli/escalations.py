@@ -61,14 +61,7 @@ def show(ctx: click.Context, *, request_id: str, tenant: str, as_json: bool) -> 
     found = run(_show(settings_of(ctx), tenant, request_id))
     escalation = found.escalation
     if as_json:
-        print_json(
-            {
-                **{name: value for name, value in escalation.to_dict().items() if name != "message"},
-                "text": found.text,
-                "answer": found.answer.to_dict() if found.answer else None,
-                "newest": {"revision": found.newest.revision, "status": found.newest.status.value},
-            }
-        )
+        print_json(found.to_dict())
         return
     rows: list[tuple[str, Any]] = [
         ("request", f"{request_id}, revision {escalation.revision}"),
@@ -108,29 +101,11 @@ def answer(
 
 @contextlib.asynccontextmanager
 async def _escalations(settings: Settings) -> AsyncIterator[Escalations]:
-    from random import random
-
-    from handlers.escalations import Escalations
+    from handlers.escalations import make_escalations
     from handlers.opening import open_acting
-    from handlers.reopen import Reopener
-    from tasks.shards import Placement
 
     async with open_acting(settings) as (acting, stores):
-        reopener = Reopener(
-            acting,
-            register=stores.register,
-            relay=stores.relay,
-            results=stores.results,
-            unpublished_seconds=settings.leases.unpublished_seconds,
-            place=Placement(settings, random),
-        )
-        yield Escalations(
-            acting,
-            escalations=stores.escalations,
-            results=stores.results,
-            bodies=stores.bodies,
-            reopener=reopener,
-        )
+        yield make_escalations(acting, settings, stores)
 
 
 async def _list(

@@ -20,6 +20,7 @@ COMMANDS: Final = {
     "status": ("handlers.cli.status:status", "Show servers, queues, workers and the model version."),
     "submit": ("handlers.cli.submit:submit", "Submit one request, or a file of them."),
     "result": ("handlers.cli.submit:result", "Show the result of a request, waiting for it if need be."),
+    "cancel": ("handlers.cli.cancel:cancel", "Cancel a request that has not ended."),
     "trace": ("handlers.cli.trace:trace", "Draw a request and the steps of its plan, finished or not."),
     "session": ("handlers.cli.session:session", "Show, list and delete sessions."),
     "escalations": ("handlers.cli.escalations:escalations", "List, read and answer what waits for a person."),

@@ -110,6 +110,8 @@ async def _submit_one(
         if isinstance(outcome, SluiceError):
             raise outcome
         if wait:
+            # At once: whoever interrupts the waiting has accepted work, and must be able to name it.
+            click.echo(f"accepted: {outcome.id}", err=True)
             return _show(await producer.result(request.id, timeout), as_json=as_json)
     if as_json:
         print_json({"id": outcome.id, "tenant": outcome.tenant, "accepted": outcome.acceptance.value})

@@ -7,6 +7,7 @@ import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Final
 
+import msgspec
 import orjson
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -17,16 +18,19 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from handlers.desk import Desk, Progress, Standing
+from handlers.desk import Desk
 from handlers.door import Acceptance, Accepted, Outcome
+from handlers.escalations import Escalations
 from handlers.events.envelope import read_request
 from handlers.http import openapi, problems
 from handlers.http.jwt import Authenticator, Principal
 from handlers.http.limits import RateLimit
+from handlers.progress import Progress, Standing
 from tasks.access.gate import Caller
 from tasks.contracts.base import ID_CHARACTERS
 from tasks.contracts.request import Request
 from tasks.contracts.result import Result
+from tasks.contracts.strict import parse_strict
 from tasks.errors import InvalidInput, NotFound, SluiceError, TooLarge
 from tasks.settings import HttpSettings
 
@@ -37,6 +41,7 @@ Ready = Callable[[], Awaitable[None]]
 _JSON: Final = "application/json"
 _EVENT_JSON: Final = "application/cloudevents+json"
 _ID: Final = re.compile(ID_CHARACTERS)
+_NUMBER: Final = re.compile(r"[0-9]{1,9}")
 _WAIT: Final = re.compile(r"wait=(\d{1,4})")
 _HEADERS: Final = [
     (b"cache-control", b"no-store"),
@@ -56,6 +61,7 @@ class Api:
         *,
         accept: Accept,
         desk: Desk,
+        escalations: Callable[[Caller], Escalations],
         authenticate: Authenticator,
         limit: RateLimit,
         ready: Ready,
@@ -63,6 +69,7 @@ class Api:
         self._settings = settings
         self._accept = accept
         self._desk = desk
+        self._escalations = escalations
         self._authenticate = authenticate
         self._limit = limit
         self._ready = ready
@@ -70,7 +77,7 @@ class Api:
     async def submit(self, call: HttpRequest) -> Response:
         """Accept a request; with ``Prefer: wait=N`` answer with its end where that comes in time."""
         who = await self._who(call)
-        body = await self._body(call)
+        body = await self._body(call, _JSON, _EVENT_JSON)
         key = call.headers.get("idempotency-key")
         asked = read_request(body, tenant=who.tenant, fallback_id=key)
         if key is not None and asked.id != key:
@@ -109,6 +116,29 @@ class Api:
         result = await self._desk.cancel(who.tenant, request_id, caller=who.caller)
         return _json(_told(request_id, Standing(None, result)))
 
+    async def escalations(self, call: HttpRequest) -> Response:
+        """List what waits for a person, or was answered by one."""
+        who = await self._who(call)
+        page = await self._escalations(who.caller).page(
+            who.tenant, answered=_answered(call), after=_after(call), most=_limit(call)
+        )
+        items = [{**msgspec.to_builtins(item), "links": _escalation_links(item.request_id)} for item in page.items]
+        return _json({"escalations": items, **({"next": "{}.r{}".format(*page.after)} if page.after else {})})
+
+    async def escalation(self, call: HttpRequest) -> Response:
+        """Show what was asked, why it waits, and the answer where there is one."""
+        who, request_id = await self._who(call), _id(call)
+        shown = await self._escalations(who.caller).show(who.tenant, request_id)
+        return _json({**shown.to_dict(), "links": _escalation_links(request_id)})
+
+    async def answer(self, call: HttpRequest) -> Response:
+        """Answer for a person: that becomes the result of the request's next revision."""
+        who, request_id = await self._who(call), _id(call)
+        said = parse_strict(openapi.AnswerBody, await self._body(call, _JSON))
+        given = await self._escalations(who.caller).answer(who.tenant, request_id, said.text)
+        told = {"id": request_id, "revision": given.revision, "answered_by": given.answer.answered_by}
+        return _json({**told, "links": _links(request_id)}, 202 if given.fresh else 200)
+
     async def health(self, _call: HttpRequest) -> Response:
         """Tell that the process runs."""
         return _json({"status": "ok"})
@@ -127,10 +157,10 @@ class Api:
         self._limit.take(who.tenant)
         return who
 
-    async def _body(self, call: HttpRequest) -> bytes:
+    async def _body(self, call: HttpRequest, *kinds: str) -> bytes:
         kind = call.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if kind not in {_JSON, _EVENT_JSON}:
-            raise HTTPException(415, f"content-type: must be {_JSON} or {_EVENT_JSON}")
+        if kind not in kinds:
+            raise HTTPException(415, f"content-type: must be {' or '.join(kinds)}")
         held = bytearray()
         async for piece in call.stream():
             held += piece
@@ -207,6 +237,31 @@ def _id(call: HttpRequest) -> str:
     return request_id
 
 
+def _answered(call: HttpRequest) -> bool | None:
+    """Return whether those are wanted that were answered; None: either."""
+    chosen = call.query_params.get("open")
+    if chosen not in {None, "true", "false"}:
+        raise InvalidInput("open: must be true or false; leave it out for both")
+    return None if chosen is None else chosen == "false"
+
+
+def _limit(call: HttpRequest) -> int:
+    chosen = call.query_params.get("limit", str(openapi.PAGE))
+    if not (_NUMBER.fullmatch(chosen) and 1 <= int(chosen) <= openapi.MAX_PAGE):
+        raise InvalidInput(f"limit: must be a number from 1 to {openapi.MAX_PAGE}")
+    return int(chosen)
+
+
+def _after(call: HttpRequest) -> tuple[str, int] | None:
+    chosen = call.query_params.get("after")
+    if chosen is None:
+        return None
+    request_id, _, revision = chosen.rpartition(".r")
+    if not (_ID.fullmatch(request_id) and _NUMBER.fullmatch(revision)):
+        raise InvalidInput("after: must be what the page before calls next")
+    return request_id, int(revision)
+
+
 def _told(request_id: str, standing: Standing) -> dict[str, Any]:
     told: dict[str, Any] = {"id": request_id, "status": standing.status, "links": _links(request_id)}
     if standing.result is not None:
@@ -223,6 +278,11 @@ def _links(request_id: str) -> dict[str, str]:
     return {"self": here, "events": f"{here}/events"}
 
 
+def _escalation_links(request_id: str) -> dict[str, str]:
+    here = f"/v1/escalations/{request_id}"
+    return {"self": here, "answer": f"{here}/answer", "request": f"/v1/requests/{request_id}"}
+
+
 def _json(body: dict[str, Any], status: int = 200, headers: dict[str, str] | None = None) -> Response:
     return Response(orjson.dumps(body), status, headers, media_type=_JSON)
 
@@ -235,6 +295,8 @@ async def _spelt(first: Progress, rest: AsyncIterator[Progress]) -> AsyncIterato
 
 def _event(progress: Progress) -> bytes:
     data: dict[str, Any] = {"time": progress.time}
+    if progress.step is not None:
+        data["step"] = progress.step._asdict()
     if progress.result is not None:
         data["result"] = _result(progress.result)
     return b"event: " + progress.name.encode() + b"\ndata: " + orjson.dumps(data, option=orjson.OPT_UTC_Z) + b"\n\n"

@@ -3,20 +3,37 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
+from pydantic import Field
 
 from tasks.contracts.base import ID_CHARACTERS
 from tasks.contracts.request import Request
 from tasks.contracts.result import Result, Status
+from tasks.contracts.strict import StrictContract
+from tasks.contracts.words import MAX_TEXT_BYTES
 from tasks.settings import HttpSettings
+
+PAGE: Final = 100
+MAX_PAGE: Final = 1000
+"""Escalations on a page, by default and at most."""
+
+
+class AnswerBody(StrictContract):
+    """What a person answers."""
+
+    text: Annotated[str, Field(min_length=1, max_length=MAX_TEXT_BYTES)]
+
 
 ROUTES: Final = (
     ("/v1/requests", "POST", "submit"),
     ("/v1/requests/{id}", "GET", "standing"),
     ("/v1/requests/{id}", "DELETE", "cancel"),
     ("/v1/requests/{id}/events", "GET", "events"),
+    ("/v1/escalations", "GET", "escalations"),
+    ("/v1/escalations/{id}", "GET", "escalation"),
+    ("/v1/escalations/{id}/answer", "POST", "answer"),
     ("/healthz", "GET", "health"),
     ("/readyz", "GET", "readiness"),
     ("/openapi.json", "GET", "document"),
@@ -25,7 +42,10 @@ _SUMMARIES: Final = {
     "submit": "Submit a request",
     "standing": "Where a request stands, and its result",
     "cancel": "Cancel a request that has not ended",
-    "events": "Each step of a request, as server-sent events",
+    "events": "Each step of a request and of its plan, as server-sent events",
+    "escalations": "What waits for a person, or was answered by one",
+    "escalation": "What was asked, why it waits, the brief, and the answer",
+    "answer": "Answer for a person: the result of the request's next revision",
     "health": "Whether the process runs",
     "readiness": "Whether calls can be served",
     "document": "This document",
@@ -47,6 +67,9 @@ _FAULTS: Final = {
     "standing": (401, 403, 404, 429, 503),
     "cancel": (401, 403, 404, 409, 429, 503),
     "events": (401, 403, 404, 429, 503),
+    "escalations": (400, 401, 403, 429, 503),
+    "escalation": (401, 403, 404, 429, 503),
+    "answer": (400, 401, 403, 404, 409, 413, 415, 429, 503),
     "readiness": (503,),
 }
 _WAIT: Final[dict[str, Any]] = {
@@ -63,6 +86,29 @@ _KEY: Final[dict[str, Any]] = {
     "description": "The id of the request: submitted again it is the same request",
     "schema": _IDENTIFIER,
 }
+
+
+_PAGING: Final[list[dict[str, Any]]] = [
+    {
+        "name": "open",
+        "in": "query",
+        "description": "true: those without an answer; false: those with one",
+        "schema": {"type": "boolean"},
+    },
+    {
+        "name": "limit",
+        "in": "query",
+        "schema": {"type": "integer", "minimum": 1, "maximum": MAX_PAGE, "default": PAGE},
+    },
+    {
+        "name": "after",
+        "in": "query",
+        "description": "The next page: what the one before calls `next`",
+        "schema": {"type": "string"},
+    },
+]
+_BY_ID: Final = frozenset({"standing", "cancel", "events", "escalation", "answer"})
+_PARAMETERS: Final = {"submit": [_KEY, _WAIT], "standing": [_WAIT], "escalations": _PAGING}
 
 
 @cache
@@ -89,19 +135,27 @@ def _operation(name: str) -> dict[str, Any]:
         "summary": _SUMMARIES[name],
         "responses": {**_answers(name), **{str(status): _problem(status) for status in _FAULTS.get(name, ())}},
     }
-    parameters = [_ID] if name in {"standing", "cancel", "events"} else []
-    parameters += [_KEY, _WAIT] if name == "submit" else [_WAIT] if name == "standing" else []
+    parameters = [*([_ID] if name in _BY_ID else []), *_PARAMETERS.get(name, [])]
     if parameters:
         operation["parameters"] = parameters
-    if name == "submit":
-        kinds = {kind: {"schema": _ref(schema)} for kind, schema in _BODIES.items()}
+    if name in _BODIES:
+        kinds = {kind: {"schema": _ref(schema)} for kind, schema in _BODIES[name].items()}
         operation["requestBody"] = {"required": True, "content": kinds}
     if name in _OPEN:
         operation["security"] = [{}]
     return operation
 
 
-_BODIES: Final = {"application/json": "Body", "application/cloudevents+json": "Event"}
+_BODIES: Final = {
+    "submit": {"application/json": "Body", "application/cloudevents+json": "Event"},
+    "answer": {"application/json": "Answer"},
+}
+_SCHEMAS: Final = {
+    "standing": "Standing",
+    "cancel": "Standing",
+    "escalations": "Escalations",
+    "escalation": "Escalation",
+}
 
 
 def _answers(name: str) -> dict[str, Any]:
@@ -112,7 +166,13 @@ def _answers(name: str) -> dict[str, Any]:
             "200": _answer("Accepted before, or ended within the time waited for", _ref("Standing")),
             "202": _answer("Accepted: it is durable and will have one result", _ref("Standing")),
         }
-    return {"200": _answer("The answer", _ref("Standing") if name in {"standing", "cancel"} else {"type": "object"})}
+    if name == "answer":
+        return {
+            "200": _answer("Answered before, with the same text", _ref("Answered")),
+            "202": _answer("Answered: it is durable, and on its way to be the result", _ref("Answered")),
+        }
+    schema = _ref(_SCHEMAS[name]) if name in _SCHEMAS else {"type": "object"}
+    return {"200": _answer("The answer", schema)}
 
 
 def _answer(description: str, schema: dict[str, Any], kind: str = "application/json") -> dict[str, Any]:
@@ -170,5 +230,45 @@ def _schemas() -> dict[str, Any]:
         "Body": asked,
         "Event": event,
         "Standing": standing,
+        "Answer": AnswerBody.model_json_schema(),
+        **_escalation_schemas(),
         "Problem": problem,
     }
+
+
+def _escalation_schemas() -> dict[str, Any]:
+    text, number, time = {"type": "string"}, {"type": "integer"}, {"type": "string", "format": "date-time"}
+    links = {"type": "object", "additionalProperties": text}
+    return {
+        "Escalations": _object(
+            {
+                "escalations": {
+                    "type": "array",
+                    "items": _object(
+                        {"request_id": text, "revision": number, "opened_at": time, "links": links},
+                        answered_at={"type": ["string", "null"], "format": "date-time"},
+                    ),
+                }
+            },
+            next=text,
+        ),
+        "Escalation": _object(
+            {
+                "request_id": text,
+                "revision": number,
+                "tenant": text,
+                "opened_at": time,
+                "reason": text,
+                "brief": text,
+                "text": text,
+                "answer": {"type": ["object", "null"]},
+                "newest": {"type": "object"},
+                "links": links,
+            }
+        ),
+        "Answered": _object({"id": text, "revision": number, "answered_by": text, "links": links}),
+    }
+
+
+def _object(required: dict[str, Any], **optional: Any) -> dict[str, Any]:
+    return {"type": "object", "required": list(required), "properties": {**required, **optional}}

@@ -9,15 +9,15 @@ from collections.abc import AsyncIterator
 import httpx
 from starlette.applications import Starlette
 
-from handlers.desk import Desk
+from handlers.desk import make_desk
 from handlers.door import Outcome
+from handlers.escalations import make_escalations
 from handlers.http.app import Api, application
 from handlers.http.jwt import Authenticator, Bearer, Local
 from handlers.http.limits import RateLimit
 from handlers.opening import OpenDoor, open_door
 from tasks.access.gate import Caller
 from tasks.contracts.request import Request
-from tasks.finish import make_finisher
 from tasks.settings import Settings
 
 
@@ -41,18 +41,12 @@ def _api(settings: Settings, opened: OpenDoor, authenticate: Authenticator) -> A
         await opened.stores.link.call("PING")
         await opened.stores.data.exists("readyz")
 
-    desk = Desk(
-        acting=opened.acting,
-        register=opened.stores.register,
-        results=opened.stores.results,
-        finisher=make_finisher(settings, opened.stores, opened.audit, opened.now),
-        now=opened.now,
-    )
     http = settings.http
     return Api(
         http,
         accept=accept,
-        desk=desk,
+        desk=make_desk(settings, opened),
+        escalations=lambda caller: make_escalations(opened.acting(caller), settings, opened.stores),
         authenticate=authenticate,
         limit=RateLimit(http.per_second, http.burst, time.monotonic),
         ready=ready,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from autogen_core import CancellationToken
@@ -21,11 +21,13 @@ class Meter:
     """What one attempt has used, all members of a team together.
 
     ``fault`` is the first error that a model raised: AutoGen's teams pass on nothing but its words. ``running`` are the
-    tasks that wait for a model now: those of AutoGen's teams do not end with the team.
+    tasks that wait for a model now: those of AutoGen's teams do not end with the team. ``wanted`` is
+    that of :class:`tasks.agents.types.AgentTask`.
     """
 
-    def __init__(self, agent: AgentSettings) -> None:
+    def __init__(self, agent: AgentSettings, wanted: Callable[[], None] = lambda: None) -> None:
         self._agent = agent
+        self._wanted = wanted
         self._turns = 0
         self._tool_calls = 0
         self._input = 0
@@ -42,7 +44,9 @@ class Meter:
 
         Raises:
             LimitExceeded: there is none left, or there are no tokens left.
+            RequestEnded, LeaseLost: nobody wants the answer any more.
         """
+        self._wanted()
         used, limit = self._input + self._output, self._agent.max_total_tokens
         if limit is not None and used >= limit:
             raise self._exceeded("max_total_tokens", f"{used} of {limit} tokens are used")

@@ -53,6 +53,7 @@ class TeamPlanner:
         agent = task.agent
         if not self._plans(task):
             return None
+        task.wanted()
         messages = [
             SystemMessage(content=agent.instructions),
             *_past(task),

@@ -64,7 +64,7 @@ class TeamRunner:
                 task.on_tool(call)
 
         calls = Calls.of(task, self._tools.context(task), finished)
-        meter = Meter(task.agent)
+        meter = Meter(task.agent, task.wanted)
         async with contextlib.AsyncExitStack() as stack:
             assembly = _Assembly(task, self._models, self._tools, calls, meter, stack)
             shape = await assembly.shape()

@@ -66,9 +66,11 @@ class AgentTask:
     ``model`` overrides the agent's own. ``session_state`` is the ``session_state`` of the session's previous
     answer, ``None`` on its first turn and without a session. ``on_tool`` is called on the event loop, once
     for each finished tool call and before the answer; it must not block. ``permit`` is asked before each tool
-    call, by the tool's name, and raises :class:`Denied` where the caller may not use it. ``revision`` and ``step``
-    say which part of the request this is. ``journal`` keeps calls that are not idempotent from being repeated;
-    without one nothing does. ``attachments`` are the keys of objects that tools may read.
+    call, by the tool's name, and raises :class:`Denied` where the caller may not use it. ``wanted`` is asked before
+    each call of a model or a tool whether anybody still wants the answer, which costs nothing; it raises
+    :class:`RequestEnded` or :class:`LeaseLost` where nobody does. ``revision`` and ``step`` say which part of the
+    request this is. ``journal`` keeps calls that are not idempotent from being repeated; without one nothing does.
+    ``attachments`` are the keys of objects that tools may read.
     """
 
     agent: AgentSettings
@@ -79,6 +81,7 @@ class AgentTask:
     session_state: dict[str, Any] | None = None
     on_tool: Callable[[ToolCall], None] | None = None
     permit: Callable[[str], Awaitable[None]] | None = None
+    wanted: Callable[[], None] = lambda: None
     revision: int = 1
     step: str = ""
     journal: Journal | None = None

@@ -19,7 +19,8 @@ class Row(Contract, frozen=True, kw_only=True):
 
     ``generation`` counts the times that the request was handed to a queue, so that an old confirmation is not taken
     for a new one; ``losses`` how often its message was then gone with nobody at it. ``holder`` is the attempt that has
-    the lease, empty when none has. ``throttled``: it waits for a slot of its tenant, see docs/quotas.md.
+    the lease, empty when none has. ``throttled``: it waits for a slot of its tenant, see docs/quotas.md. ``steps`` are
+    the ids of the steps of its plan, apart by spaces, once they are set off.
     """
 
     tenant: str
@@ -43,6 +44,7 @@ class Row(Contract, frozen=True, kw_only=True):
     session: str = ""
     parked: bool = False
     throttled: bool = False
+    steps: str = ""
 
     @property
     def state(self) -> str:

@@ -61,10 +61,14 @@ class EscalationStore:
             return None
         return parse_versioned(EscalationAnswer, data)
 
-    async def summaries(self, tenant: str) -> AsyncIterator[EscalationSummary]:
-        """Yield the escalations of a tenant, by id, from a listing: nothing is read."""
+    async def summaries(self, tenant: str, *, after: tuple[str, int] | None = None) -> AsyncIterator[EscalationSummary]:
+        """Yield the escalations of a tenant, by id, from a listing: nothing is read.
+
+        With ``after``, the request and revision of one of them, those that follow it.
+        """
         answered: dict[tuple[str, int], datetime] = {}
-        async for found in self._store.scan(keys.escalations(tenant)):
+        last = keys.escalation(tenant, *after) if after else ""
+        async for found in self._store.scan(keys.escalations(tenant), after=last):
             request_id, revision, is_answer = keys.parse_escalation(found.key)
             if is_answer:
                 # Its key sorts before that of what it answers.

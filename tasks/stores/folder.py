@@ -63,9 +63,9 @@ class FolderObjectStore:
             if key > after:
                 yield key
 
-    async def scan(self, prefix: str) -> AsyncIterator[Found]:
+    async def scan(self, prefix: str, *, after: str = "") -> AsyncIterator[Found]:
         """See :class:`tasks.stores.objects.ObjectStore`."""
-        async for key in self.list(prefix):
+        async for key in self.list(prefix, after=after):
             about = os.stat(self._path(key))  # noqa: PTH116  as above
             yield Found(key, about.st_size, datetime.fromtimestamp(about.st_mtime, UTC))
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from tasks import keys
 from tasks.contracts.row import Row
 from tasks.stores.register import Branch
-from tasks.stores.step_scripts import NOBODY
 
 if TYPE_CHECKING:
     from tasks.stores.memory_register import Index
@@ -45,6 +44,9 @@ class MemorySteps:
     def _held(self, ref: str, holder: str) -> Row:
         raise NotImplementedError
 
+    def _bury(self, ref: str, digest: str, revision: int) -> None:
+        raise NotImplementedError
+
     async def fan_out(
         self,
         ref: str,
@@ -62,6 +64,7 @@ class MemorySteps:
         if not again:
             row = self._held(ref, holder)
             plan.steps = tuple(steps)
+            self._set(ref, steps=" ".join(steps))
             plan.ended |= set(ended)
             if plan.woken or plan.ended >= set(steps):
                 return None
@@ -112,11 +115,9 @@ class MemorySteps:
             self._unpublished[other] = now
         return released
 
-    def _disband(self, ref: str, revision: int, now: float) -> None:
+    def _disband(self, ref: str, revision: int) -> None:
         name = keys.plan_ref(ref, revision)
         for step in self._plans.pop(name, MemoryPlan()).steps:
             row = self.rows.get(f"{name}.{step}")
-            if row and row.parked:
-                del self.rows[f"{name}.{step}"]
-            elif row and row.holder and row.lease_end > now:
-                self._set(f"{name}.{step}", holder=NOBODY)
+            if row:
+                self._bury(f"{name}.{step}", row.digest, revision)

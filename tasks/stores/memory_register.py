@@ -17,6 +17,8 @@ from tasks.stores.register import (
     Begun,
     Due,
     Handover,
+    Kept,
+    Lease,
     Limits,
     Opened,
     Spent,
@@ -33,6 +35,7 @@ class MemoryRegister(MemorySteps):
     def __init__(self) -> None:
         self.rows: dict[str, Row] = {}
         self._done: dict[str, tuple[str, int]] = {}
+        self._unread: set[str] = set()
         self._unpublished: Index = {}
         self._leases: Index = {}
         self._deadlines: Index = {}
@@ -125,8 +128,11 @@ class MemoryRegister(MemorySteps):
         """See the port."""
         row = self.rows.get(ref)
         if row is None:
-            _, ended = self._done.get(ref, ("", 0))
-            return Begun(Verdict.FINISHED if revision <= ended else Verdict.UNKNOWN)
+            past = self._done.get(ref, ("", 0))
+            if ref in self._unread and past == (digest, revision):
+                self._unread.discard(ref)
+                return Begun(Verdict.DROPPED)
+            return Begun(Verdict.FINISHED if revision <= past[1] else Verdict.UNKNOWN)
         if row.digest != digest:
             return Begun(Verdict.MISMATCH)
         if (row.stage, row.revision) != (stage, revision) or queue not in ("", row.queue):
@@ -161,19 +167,21 @@ class MemoryRegister(MemorySteps):
         self._leases[ref] = now + lease
         return Begun(Verdict.EXHAUSTED if count > attempts else Verdict.STARTED, count)
 
-    async def extend(self, leases: Sequence[tuple[str, str]], *, now: float, lease: float) -> list[bool]:
+    async def extend(self, leases: Sequence[Lease], *, now: float, lease: float) -> list[Kept]:
         """See the port."""
-        return [self._extend(ref, holder, now + lease) for ref, holder in leases]
+        return [self._extend(*one, now + lease) for one in leases]
 
-    def _extend(self, ref: str, holder: str, end: float) -> bool:
+    def _extend(self, ref: str, holder: str, revision: int, end: float) -> Kept:
         row = self.rows.get(ref)
-        if row is None or not row.holder:
-            return True
+        if row is None:
+            return Kept.ENDED if revision <= self._done.get(ref, ("", 0))[1] else Kept.KEPT
+        if not row.holder:
+            return Kept.KEPT
         if row.holder != holder:
-            return False
+            return Kept.LOST
         self._set(ref, lease_end=end)
         self._leases[ref] = end
-        return True
+        return Kept.KEPT
 
     async def advance(self, ref: str, holder: str, handover: Handover, *, due: float) -> int:
         """See the port."""
@@ -214,20 +222,30 @@ class MemoryRegister(MemorySteps):
         row = self.rows.get(ref)
         if row and row.revision != revision:
             return None
-        self._done[ref] = max(self._done.get(ref, ("", 0)), (digest, revision), key=lambda ended: ended[1])
+        self._bury(ref, digest, revision)
         if row is None:
             return None
-        del self.rows[ref]
-        self._released.pop(ref, None)
-        for index in (self._leases, self._unpublished, self._deadlines, self._queued[row.queue]):
-            index.pop(ref, None)
-        self._disband(ref, revision, now)
-        self._admitted[row.tenant].discard(ref)
+        self._disband(ref, revision)
         self._throttled[row.tenant].pop(ref, None)
         if spent:
             counts = {name: getattr(spent, name) for name in SPENT_FIELDS}
             self._usage[row.tenant, spent.day].update({"requests": spent.requests, **counts})
         return self._release(row, ref, now) if row.session else None
+
+    def _bury(self, ref: str, digest: str, revision: int) -> None:
+        """Remove the row where there is one, and remember that the revision has ended."""
+        row, past = self.rows.pop(ref, None), self._done.get(ref, ("", 0))
+        if revision > past[1] - (row is not None):
+            self._done[ref] = digest, revision
+            self._unread.discard(ref)
+            if row and row.published and not row.holder:
+                self._unread.add(ref)
+        if row is None:
+            return
+        self._released.pop(ref, None)
+        for index in (self._leases, self._unpublished, self._deadlines, self._queued[row.queue]):
+            index.pop(ref, None)
+        self._admitted[row.tenant].discard(ref)
 
     async def release(self, tenant: str, *, slots: int | None, now: float, due: float, most: int) -> list[Row]:
         """See the port."""

@@ -45,8 +45,8 @@ class ObjectStore(ReadableStore, Protocol):
     async def replace(self, key: str, data: bytes) -> None:
         """Write ``data`` over what is at ``key``. Only for taking contents away: whatever counts is created once."""
 
-    def scan(self, prefix: str) -> AsyncIterator[Found]:
-        """Yield what a listing says of the objects under ``prefix`` (it ends in ``/``), sorted by key."""
+    def scan(self, prefix: str, *, after: str = "") -> AsyncIterator[Found]:
+        """Yield what a listing says of the objects that :meth:`list` names."""
 
 
 async def get_at_most(store: ReadableStore, key: str, most: int) -> bytes:
@@ -102,7 +102,7 @@ class MemoryObjectStore:
             if key.startswith(prefix) and key > after:
                 yield key
 
-    async def scan(self, prefix: str) -> AsyncIterator[Found]:
+    async def scan(self, prefix: str, *, after: str = "") -> AsyncIterator[Found]:
         """See :class:`ObjectStore`."""
-        async for key in self.list(prefix):
+        async for key in self.list(prefix, after=after):
             yield Found(key, len(self.objects[key]), self._modified.get(key, self._now()))

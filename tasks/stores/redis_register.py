@@ -19,6 +19,8 @@ from tasks.stores.register import (
     Branch,
     Due,
     Handover,
+    Kept,
+    Lease,
     Limits,
     Opened,
     Spent,
@@ -82,13 +84,17 @@ class RedisRegister:
         )
         return Begun(Verdict(_text(verdict)), int(count))
 
-    async def extend(self, leases: Sequence[tuple[str, str]], *, now: float, lease: float) -> list[bool]:
+    async def extend(self, leases: Sequence[Lease], *, now: float, lease: float) -> list[Kept]:
         """See the port."""
         end = repr(now + lease)
         kept = await self._link.run_each(
-            scripts.EXTEND, [([keys.row(ref), keys.LEASES], [ref, holder, end]) for ref, holder in leases]
+            scripts.EXTEND,
+            [
+                ([keys.row(ref), keys.LEASES, keys.done(ref)], [ref, holder, end, revision])
+                for ref, holder, revision in leases
+            ],
         )
-        return [bool(one) for one in kept]
+        return [Kept(int(one)) for one in kept]
 
     async def advance(self, ref: str, holder: str, handover: Handover, *, due: float) -> int:
         """See the port."""

@@ -7,8 +7,8 @@ expected to agree within a second, and every period here is several.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from enum import StrEnum
-from typing import Final, Protocol
+from enum import IntEnum, StrEnum
+from typing import Final, NamedTuple, Protocol
 
 from msgspec import Struct
 
@@ -35,9 +35,10 @@ class Opened(StrEnum):
 class Verdict(StrEnum):
     """What an attempt to begin found.
 
-    ``STARTED`` and ``EXHAUSTED`` hold the lease; the latter may only end the request. ``HELD``, ``STALE``, ``PARKED``
-    and ``FINISHED`` mean: acknowledge and leave. ``UNKNOWN`` means that the register has never heard of it or has
-    forgotten it. ``MISMATCH`` means that the body, or the message, is not the one that the
+    ``STARTED`` and ``EXHAUSTED`` hold the lease; the latter may only end the request. ``HELD``, ``STALE``, ``PARKED``,
+    ``FINISHED`` and ``DROPPED`` mean: acknowledge and leave. ``DROPPED`` is said once, of a request that ended (it was
+    cancelled, say) while its message waited, so that this one is no replay. ``UNKNOWN`` means that the register has
+    never heard of it or has forgotten it. ``MISMATCH`` means that the body, or the message, is not the one that the
     register has.
     """
 
@@ -47,8 +48,28 @@ class Verdict(StrEnum):
     STALE = "stale"
     PARKED = "parked"
     FINISHED = "finished"
+    DROPPED = "dropped"
     UNKNOWN = "unknown"
     MISMATCH = "mismatch"
+
+
+class Lease(NamedTuple):
+    """The lease of the attempt ``holder`` at a revision of ``ref``."""
+
+    ref: str
+    holder: str
+    revision: int = 1
+
+
+class Kept(IntEnum):
+    """What became of a lease: ``LOST``: another attempt has it. ``ENDED``: the request, or step, has ended without it.
+
+    A row that is gone while nothing says that it ended was lost by the server: its lease counts as ``KEPT``.
+    """
+
+    LOST = 0
+    KEPT = 1
+    ENDED = 2
 
 
 class Begun(Struct, frozen=True):
@@ -156,8 +177,8 @@ class Register(Protocol):
         waits in another queue is ``STALE`` for it, and one whose message is another a ``MISMATCH``.
         """
 
-    async def extend(self, leases: Sequence[tuple[str, str]], *, now: float, lease: float) -> list[bool]:
-        """Extend each (ref, holder) that still has its lease; tell for each that no other attempt has taken it."""
+    async def extend(self, leases: Sequence[Lease], *, now: float, lease: float) -> list[Kept]:
+        """Extend each lease that its holder still has by ``lease`` seconds from ``now``; tell what became of each."""
 
     async def advance(self, ref: str, holder: str, handover: Handover, *, due: float) -> int:
         """Move the request to its next queue and drop the lease; return the new generation.
@@ -178,7 +199,8 @@ class Register(Protocol):
     ) -> str | None:
         """Remove the row of an ended revision, remember its digest for ``remember`` seconds, count what it ``spent``.
 
-        Returns the ref of the session's next request if that one was parked and is released now.
+        With a request go the steps of its plan: no attempt at one of them begins or goes on. Returns the ref of the
+        session's next request if that one was parked and is released now.
         """
 
     async def fan_out(

@@ -98,10 +98,10 @@ class S3ObjectStore:
         except (BaseError, ValueError) as error:
             raise self._failed("list", prefix, error) from error
 
-    async def scan(self, prefix: str) -> AsyncIterator[Found]:
+    async def scan(self, prefix: str, *, after: str = "") -> AsyncIterator[Found]:
         """See :class:`tasks.stores.objects.ObjectStore`."""
         try:
-            async for page in obstore.list(self._store, prefix):
+            async for page in obstore.list(self._store, prefix, offset=after or None):
                 for item in page:
                     yield Found(item["path"], item["size"], item["last_modified"])
         except (BaseError, ValueError) as error:

@@ -52,13 +52,19 @@ local function forget(ref)
 end
 """
 
-# What a tombstone says: the digest of a request, and after a space the revision that ended last, where it is not 1.
+# What a tombstone says: the digest of a request, after a space the revision that ended last, where it is not 1, and
+# after another one `unread` where it ended while its message waited in a queue.
 _ENDED: Final = """
 local function ended_revision(tombstone)
   local kept = redis.call('GET', tombstone)
   if not kept then return nil, 0 end
-  local digest, revision = string.match(kept, '^(%S*) ?(%d*)$')
-  return digest, tonumber(revision) or 1
+  local digest, revision, unread = string.match(kept, '^(%S*) ?(%d*) ?(%l*)$')
+  return digest, tonumber(revision) or 1, unread == 'unread'
+end
+local function bury(tombstone, digest, revision, published, holder, remember)
+  local text = revision == '1' and digest or digest .. ' ' .. revision
+  if published == '1' and holder == '' then text = digest .. ' ' .. revision .. ' unread' end
+  redis.call('SET', tombstone, text, 'EX', remember)
 end
 """
 
@@ -157,7 +163,11 @@ BEGIN: Final = Script(f"""{_HEAD}{_SLOTS}{_ENDED}
 local r = redis.call('HMGET', KEYS[1], 'digest', 'stage', 'revision', 'holder', 'lease_end', 'attempts', 'queue',
                      'session', 'message')
 if not r[1] then
-  local _, ended = ended_revision(KEYS[2])
+  local digest, ended, unread = ended_revision(KEYS[2])
+  if unread and tonumber(ARGV[3]) == ended and digest == ARGV[4] then
+    redis.call('SET', KEYS[2], digest .. ' ' .. ended, 'KEEPTTL')
+    return {{'dropped', 0}}
+  end
   return {{tonumber(ARGV[3]) <= ended and 'finished' or 'unknown', 0}}
 end
 if r[1] ~= ARGV[4] then return {{'mismatch', 0}} end
@@ -184,11 +194,16 @@ if attempts > tonumber(ARGV[8]) then return {{'exhausted', attempts}} end
 return {{'started', attempts}}
 """)
 
-# KEYS row LEASES
-# ARGV ref holder lease-end
-EXTEND: Final = Script("""
+# KEYS row LEASES done
+# ARGV ref holder lease-end revision
+# The numbers are those of `Kept`.
+EXTEND: Final = Script(f"""{_ENDED}
 local holder = redis.call('HGET', KEYS[1], 'holder')
-if not holder or holder == '' then return 1 end
+if not holder then
+  local _, ended = ended_revision(KEYS[3])
+  return tonumber(ARGV[4]) <= ended and 2 or 1
+end
+if holder == '' then return 1 end
 if holder ~= ARGV[2] then return 0 end
 redis.call('HSET', KEYS[1], 'lease_end', ARGV[3])
 redis.call('ZADD', KEYS[2], ARGV[3], ARGV[1])
@@ -226,19 +241,15 @@ return 1
 # KEYS row done LEASES UNPUBLISHED DEADLINES open admitted throttled usage
 # ARGV ref revision digest now remember [field count ...]
 # What was used is counted once, because the row is removed once.
-CLEAR: Final = Script(f"""{_HEAD}{_SLOTS}{_ENDED}{DISBAND}
-local r = redis.call('HMGET', KEYS[1], 'revision', 'queue', 'session', 'steps')
+CLEAR: Final = Script(f"""{_HEAD}{_SLOTS}{_ENDED}{_FORGET}{DISBAND}
+local r = redis.call('HMGET', KEYS[1], 'revision', 'queue', 'session', 'steps', 'published', 'holder')
 if r[1] and r[1] ~= ARGV[2] then return false end
 local _, ended = ended_revision(KEYS[2])
-if tonumber(ARGV[2]) >= ended then
-  redis.call('SET', KEYS[2], ARGV[2] == '1' and ARGV[3] or ARGV[3] .. ' ' .. ARGV[2], 'EX', ARGV[5])
-end
+if tonumber(ARGV[2]) > ended - (r[1] and 1 or 0) then bury(KEYS[2], ARGV[3], ARGV[2], r[5], r[6], ARGV[5]) end
 if not r[1] then return false end
 redis.call('DEL', KEYS[1])
-if r[4] then disband(ARGV[1], ARGV[2], r[4], ARGV[4]) end
-redis.call('ZREM', KEYS[3], ARGV[1])
-redis.call('ZREM', KEYS[4], ARGV[1])
-redis.call('ZREM', KEYS[5], ARGV[1])
+if r[4] then disband(ARGV[1], ARGV[2], r[4], ARGV[5]) end
+forget(ARGV[1])
 redis.call('ZREM', '{_QUEUED}' .. r[2], ARGV[1])
 redis.call('SREM', KEYS[6], ARGV[1])
 redis.call('SREM', KEYS[7], ARGV[1])

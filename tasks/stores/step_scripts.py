@@ -12,8 +12,7 @@ from tasks import keys
 from tasks.stores.link import Script
 
 _ROW: Final = keys.row("")
-NOBODY: Final = "-"
-"""The holder of a step that nobody waits for any more: no attempt has such an id."""
+_QUEUED: Final = keys.queued("")
 
 # Whether all steps that a step needs have ended.
 _IS_READY: Final = """
@@ -99,16 +98,20 @@ end
 return out
 """)
 
-# For CLEAR: what is left of a plan when its request ends. Steps that wait for others are gone with it; those that run
-# find another holder at their next heartbeat; those that are in a queue see for themselves.
+# For CLEAR, with its functions: what is left of a plan ends with its request. Steps that run find that at their next
+# heartbeat; the messages of those that are in a queue are dropped when they come.
 DISBAND: Final = f"""
-local function disband(ref, revision, steps, now)
+local function disband(ref, revision, steps, remember)
   for step in string.gmatch(steps, '%S+') do
-    local row = '{_ROW}' .. ref .. '#r' .. revision .. '.' .. step
-    local s = redis.call('HMGET', row, 'holder', 'lease_end', 'parked')
-    if s[3] == '1' then redis.call('DEL', row)
-    elseif s[1] and s[1] ~= '' and tonumber(s[2]) > tonumber(now) then
-      redis.call('HSET', row, 'holder', '{NOBODY}')
+    local name = ref .. '#r' .. revision .. '.' .. step
+    local s = redis.call('HMGET', '{_ROW}' .. name, 'digest', 'queue', 'published', 'holder')
+    if s[1] then
+      bury('{keys.done("")}' .. name, s[1], revision, s[3], s[4], remember)
+      redis.call('DEL', '{_ROW}' .. name)
+      forget(name)
+      redis.call('ZREM', '{_QUEUED}' .. s[2], name)
+      redis.call('SREM', slots(name), name)
+      redis.call('SREM', '{keys.open_requests("")}' .. string.match(name, '^[^/]*'), name)
     end
   end
   redis.call('DEL', '{keys.joined("")}' .. ref .. '#r' .. revision)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import pytest
@@ -51,12 +52,12 @@ def test_a_request_is_durable_and_can_be_cancelled(stores: Stores, url: str, ten
     assert httpx.get(f"{here}/events").text.count("event: ") == 2
 
 
-def test_no_call_makes_it_fail(stores: Stores, url: str) -> None:
+def test_no_call_makes_it_fail(stores: Stores, url: str, tmp_path: Path) -> None:
     checks = ",".join(
         ["not_a_server_error", "status_code_conformance", "content_type_conformance", "response_schema_conformance"]
     )
     command = ["-m", "schemathesis.cli", "run", f"{url}/openapi.json", "--checks", checks]
     options = ["--max-examples", "20", "--exclude-path-regex", "/events$", "--request-timeout", "40"]
     whole = [sys.executable, *command, *options]
-    found = subprocess.run(whole, capture_output=True, text=True, timeout=200, check=False)
+    found = subprocess.run(whole, capture_output=True, text=True, timeout=200, check=False, cwd=tmp_path)
     assert found.returncode == 0, found.stdout[-6000:] + found.stderr[-2000:]

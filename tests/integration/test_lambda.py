@@ -4,6 +4,7 @@ import asyncio
 import base64
 import random
 import shutil
+import time
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -192,12 +193,9 @@ async def test_a_call_through_the_gateway(
     account: Any, here: Container, opened: Stores, version: str, tmp_path: Path
 ) -> None:
     with issuer.serving() as address:
-        here.settings = here.settings.changed(
-            http=HttpSettings(jwt=JwtSettings(issuer=address, audience="sluice")),
-            signing=for_anybody(here.settings.signing, tmp_path),
-            grants=here.settings.grants.changed(identity="gateway"),
-        )
+        here.settings = guarded(here.settings, address, tmp_path)
         await _calls(version, issuer.token(iss=address))
+        await _refused(version)
 
 
 def for_anybody(signing: SigningSettings, folder: Path) -> SigningSettings:
@@ -205,6 +203,52 @@ def for_anybody(signing: SigningSettings, folder: Path) -> SigningSettings:
     private, ring = (Path(shutil.copy(file, folder)) for file in (signing.keys[0], signing.ring or ""))
     keyfiles.add("gateway", Scope((GRANT,), ("acme",), ("*",), ("user",)), private=private, ring=ring)
     return SigningSettings(keys=(str(private),), ring=str(ring))
+
+
+@pytest.mark.parametrize(("wanted", "seconds"), [(300.0, 1.5), (1.0, 1.0)])
+async def test_events_are_a_long_poll_that_ends_before_the_gateway_gives_up(
+    account: Any,
+    here: Container,
+    opened: Stores,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    wanted: float,
+    seconds: float,
+) -> None:
+    assert http._MOST_SECONDS == 25
+    monkeypatch.setattr(http, "_MOST_SECONDS", 1.5)
+    with issuer.serving() as address:
+        here.settings = guarded(here.settings, address, tmp_path, wait_seconds=wanted)
+        token = issuer.token(iss=address)
+        body = b'{"text": "hello", "id": "a"}'
+        assert (await called(http.handler, gateway("2.0", "POST", "/v1/requests", body, token)))["statusCode"] == 202
+        begun = time.monotonic()
+        answer = await called(http.handler, gateway("2.0", "GET", "/v1/requests/a/events", b"", token))
+        assert seconds <= time.monotonic() - begun < seconds + 10
+        assert answer["headers"]["content-type"].startswith("text/event-stream")
+        assert (answer["isBase64Encoded"], answer["body"].count("event: ")) == (False, 1)
+        await called(http.handler, gateway("2.0", "DELETE", "/v1/requests/a", b"", token))
+        begun = time.monotonic()
+        answer = await called(http.handler, gateway("2.0", "GET", "/v1/requests/a/events", b"", token))
+        assert time.monotonic() - begun < 1
+        assert "event: finished\n" in answer["body"]
+
+
+def guarded(settings: Settings, address: str, folder: Path, **fields: Any) -> Settings:
+    """Return settings of a door that wants tokens of ``address``."""
+    return settings.changed(
+        http=HttpSettings(jwt=JwtSettings(issuer=address, audience="sluice"), **fields),
+        signing=for_anybody(settings.signing, folder),
+        grants=settings.grants.changed(identity="gateway"),
+    )
+
+
+async def _refused(version: str) -> None:
+    """What a gateway says of the caller counts for nothing: the function checks the token itself."""
+    event = gateway(version, "GET", "/v1/requests/a", b"", "Bearer junk")
+    claims = {"sub": "mallory", "tenant": "acme", "roles": "admin"}
+    event["requestContext"]["authorizer"] = {"claims": claims, "jwt": {"claims": claims}, "principalId": "mallory"}
+    assert (await called(http.handler, event))["statusCode"] == 401
 
 
 async def _calls(version: str, token: str) -> None:
@@ -217,6 +261,7 @@ async def _calls(version: str, token: str) -> None:
     assert (await call("GET", f"/v1/requests/{accepted['id']}"))[1]["status"] == "accepted"
     assert (await call("DELETE", f"/v1/requests/{accepted['id']}"))[1]["status"] == "cancelled"
     assert (await call("GET", "/v1/requests/none"))[0] == 404
+    assert (await call("GET", "/v1/escalations"))[0] == 403  # a user's token
 
 
 async def test_without_an_issuer_the_gateway_lets_nobody_in(account: Any, here: Container, opened: Stores) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
+from threading import Event, Thread
 from typing import Any
 
 
@@ -22,12 +22,17 @@ class Sent:
 
 @dataclass
 class ModelApi:
-    """``replies`` are (status, body, headers), given in turn; the last one again and again."""
+    """``replies`` are (status, body, headers), given in turn; the last one again and again.
+
+    Each takes ``seconds``, in which whoever asked may have left.
+    """
 
     url: str = ""
     replies: list[tuple[int, dict[str, Any], dict[str, str]]] = field(default_factory=list)
     sent: list[Sent] = field(default_factory=list)
     connections: set[Any] = field(default_factory=set)
+    seconds: float = 0.0
+    closing: Event = field(default_factory=Event)
 
     def reply(self, body: dict[str, Any], status: int = 200, **headers: str) -> None:
         """Add a reply."""
@@ -48,6 +53,8 @@ def model_api() -> Iterator[ModelApi]:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             api.sent.append(Sent(self.path, {name.lower(): value for name, value in self.headers.items()}, body))
             api.connections.add(self.client_address)
+            if api.seconds:
+                api.closing.wait(api.seconds)
             status, answer, headers = api.replies.pop(0) if len(api.replies) > 1 else api.replies[0]
             data = json.dumps(answer).encode()
             self.send_response(status)
@@ -57,8 +64,10 @@ def model_api() -> Iterator[ModelApi]:
                 **headers,
             }.items():
                 self.send_header(name, value)
-            self.end_headers()
-            self.wfile.write(data)
+            with suppress(ConnectionError):
+                self.end_headers()
+                self.wfile.write(data)
+                self.wfile.flush()
 
         def log_message(self, *_: object) -> None:
             pass
@@ -71,6 +80,7 @@ def model_api() -> Iterator[ModelApi]:
     try:
         yield api
     finally:
+        api.closing.set()
         server.shutdown()
         server.server_close()
         thread.join()

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from tasks.contracts.row import Row, Stage
 from tasks.errors import LeaseLost
-from tasks.stores.register import Begun, Due, Handover, Opened, Register, Verdict
+from tasks.stores.register import Begun, Due, Handover, Kept, Lease, Opened, Register, Verdict
 from tests.support import build
 from tests.support.build import NOW, ref
 
@@ -169,23 +169,55 @@ class RegisterContract:
         row = await published(register, build.row("r1"))
         assert await begin(register, row, attempts=1) == Begun(Verdict.STARTED, 1)
         assert await begin(register, row, "h2", attempts=1, now=NOW + 99) == Begun(Verdict.EXHAUSTED, 2)
-        assert await register.extend([(ref(row), "h2")], now=NOW, lease=LEASE) == [True]
+        assert await register.extend([Lease(ref(row), "h2")], now=NOW, lease=LEASE) == [Kept.KEPT]
 
     async def test_only_the_holder_extends(self, register: Register) -> None:
         row = await published(register, build.row("r1"))
         await begin(register, row)
-        assert await register.extend([(ref(row), "h2"), (ref(row), "h1")], now=NOW + 5, lease=LEASE) == [False, True]
+        leases = [Lease(ref(row), "h2"), Lease(ref(row), "h1")]
+        assert await register.extend(leases, now=NOW + 5, lease=LEASE) == [Kept.LOST, Kept.KEPT]
         assert await register.lapsed(before=NOW + LEASE, limit=10) == []
         assert await register.lapsed(before=NOW + 5 + LEASE, limit=10) == [ref(row)]
 
     async def test_extending_what_nobody_holds_takes_no_lease_and_is_no_loss(self, register: Register) -> None:
         row = await published(register, build.row("r1"))
         before = await register.get(ref(row))
-        kept = await register.extend([(ref(row), "h1"), ("default/none", "h1")], now=NOW, lease=LEASE)
-        assert kept == [True, True]
+        leases = [Lease(ref(row), "h1"), Lease("default/none", "h1")]
+        assert await register.extend(leases, now=NOW, lease=LEASE) == [Kept.KEPT, Kept.KEPT]
         assert await register.get(ref(row)) == before
         assert await register.get("default/none") is None
         assert await register.counts() == {"leased": 0, "delayed": 0}
+
+    async def test_who_holds_a_lease_on_what_has_ended_is_told_so(self, register: Register) -> None:
+        row = await published(register, build.row("r1", revision=2))
+        await begin(register, row)
+        await register.clear(ref(row), revision=2, digest=row.digest, now=NOW, remember=60)
+        leases = [Lease(ref(row), "h1", revision) for revision in (1, 2, 3)]
+        # Of a revision that is not known to have ended the register has lost the row.
+        told = [Kept.ENDED, Kept.ENDED, Kept.KEPT]
+        assert await register.extend(leases, now=NOW + 1, lease=LEASE) == told
+        assert await register.counts() == {"leased": 0, "delayed": 0}
+
+    @pytest.mark.parametrize("revision", [1, 2])
+    async def test_what_ended_before_its_message_was_read_is_dropped_once(
+        self, register: Register, revision: int
+    ) -> None:
+        row = await published(register, build.row("r1", revision=revision))
+        for _ in range(2):
+            await register.clear(ref(row), revision=revision, digest=row.digest, now=NOW, remember=60)
+        assert await begin(register, row, digest="another") == Begun(Verdict.FINISHED)
+        assert await begin(register, row) == Begun(Verdict.DROPPED)
+        assert await begin(register, row) == Begun(Verdict.FINISHED)
+        assert await register.open([row], due=NOW) == [Opened.FINISHED]
+
+    async def test_what_ended_while_it_ran_or_was_in_no_queue_has_no_message_to_come(self, register: Register) -> None:
+        running, unpublished = build.row("r1"), build.row("r2")
+        await published(register, running)
+        await begin(register, running)
+        await opened(register, unpublished)
+        for row in (running, unpublished):
+            await register.clear(ref(row), revision=1, digest=row.digest, now=NOW, remember=60)
+            assert await begin(register, row, "h2") == Begun(Verdict.FINISHED)
 
     async def test_advancing_opens_the_next_hop_with_fresh_attempts(self, register: Register) -> None:
         row = await published(register, build.row("r1"))

@@ -9,7 +9,7 @@ import pytest
 from tasks import keys
 from tasks.contracts.row import Row, Stage
 from tasks.errors import LeaseLost
-from tasks.stores.register import Begun, Branch, Due, Opened, Register, Verdict
+from tasks.stores.register import Begun, Branch, Due, Kept, Lease, Opened, Register, Verdict
 from tests.support import build
 from tests.support.build import NOW, ref
 from tests.support.register_contract import LEASE, begin, published
@@ -187,21 +187,37 @@ class PlanContract:
         assert await fan_out(register, parent, holder="h2") == [name(parent, "b")]
         assert await register.get(name(parent, "a")) is None
 
-    async def test_with_the_request_go_the_steps_that_wait_and_those_that_run_lose_their_lease(
-        self, register: Register
-    ) -> None:
+    async def test_with_the_request_go_all_steps_of_its_plan(self, register: Register) -> None:
         parent = await planned(register)
         await fan_out(register, parent)
         await begin(register, step_row(parent, "a"), "s1")
+        await register.published([(name(parent, "b"), "agents.responder", 0)], now=NOW)
         await register.clear(ref(parent), revision=1, digest=parent.digest, now=NOW + 5, remember=60)
-        gone = [await register.get(name(parent, step)) for step in ("c", "d")]
-        assert gone == [None, None]
-        assert await register.extend([(name(parent, "a"), "s1")], now=NOW + 5, lease=LEASE) == [False]
-        assert await register.lapsed(before=NOW + LEASE, limit=10) == [name(parent, "a")]
-        queued = await register.get(name(parent, "b"))
-        assert queued is not None
-        assert queued.state == "delayed"
+        assert [await register.get(name(parent, step)) for step in NEEDS] == [None] * 4
+        far = NOW + 9999
+        assert await register.lapsed(before=far, limit=10) == []
+        assert await register.unpublished(now=far, limit=10) == []
+        assert await register.lost("agents.responder", before=far, limit=10) == []
+        assert await register.load("default") == {"open": 0, "admitted": 0, "throttled": 0}
         assert await join(register, parent, "a") == []
+
+    async def test_a_step_whose_request_ended_is_told_so_where_it_runs_and_dropped_where_it_waits(
+        self, register: Register
+    ) -> None:
+        parent = await planned(register, revision=2)
+        await fan_out(register, parent)
+        await begin(register, step_row(parent, "a"), "s1")
+        await register.published([(name(parent, "b"), "agents.responder", 0)], now=NOW)
+        await register.clear(ref(parent), revision=2, digest=parent.digest, now=NOW + 5, remember=60)
+        leases = [Lease(name(parent, "a"), "s1", 2)]
+        assert await register.extend(leases, now=NOW + 5, lease=LEASE) == [Kept.ENDED]
+        verdicts = [(await begin(register, step_row(parent, step), "s2")).verdict for step in "abbc"]
+        assert verdicts == [Verdict.FINISHED, Verdict.DROPPED, Verdict.FINISHED, Verdict.FINISHED]
+        with pytest.raises(LeaseLost):
+            await register.postpone(name(parent, "a"), "s1", due=NOW, counted=False)
+        with pytest.raises(LeaseLost):
+            await fan_out(register, parent, holder="h2")
+        assert await register.get(name(parent, "a")) is None
 
     async def test_steps_of_another_revision_are_others(self, register: Register) -> None:
         parent = await planned(register, revision=2)

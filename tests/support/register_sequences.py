@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from tasks.contracts.row import Stage
 from tasks.errors import LeaseLost
-from tasks.stores.register import Branch, Due, Handover, Limits, Register
+from tasks.stores.register import Branch, Due, Handover, Lease, Limits, Register
 from tests.support import build
 from tests.support.build import NOW
 
@@ -119,7 +119,7 @@ class Player:
         )
 
     async def _extend(self, id: str, holder: str) -> Any:  # noqa: A002
-        return await self.register.extend([(f"default/{id}", holder)], now=self.now, lease=5)
+        return await self.register.extend([Lease(f"default/{id}", holder)], now=self.now, lease=5)
 
     async def _advance(self, id: str, holder: str, queue: str, due: float) -> Any:  # noqa: A002
         handover = Handover(Stage.WORK, queue, '{"text":"grüße"}')

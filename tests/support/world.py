@@ -8,6 +8,8 @@ from typing import Any
 
 import orjson
 
+from handlers.acting import Acting
+from handlers.desk import Desk
 from handlers.door import Accepted, Door
 from tasks import keys
 from tasks.access.gate import Caller, Gate, OpenGate
@@ -191,6 +193,29 @@ class World:
             results=self.results,
             now=self.clock,
         )
+
+    def desk(self, passed: Callable[[str], None] = lambda _: None) -> Desk:
+        """Return what cancels and tells; waiting turns the clock."""
+        audit = self.stream("door")
+
+        async def sleep(seconds: float) -> None:
+            self.clock.advance(seconds)
+
+        return Desk(
+            acting=lambda caller: Acting(caller, self.gate, audit, self.clock),
+            register=self.register,
+            results=self.results,
+            plans=self.plans,
+            finisher=self.finisher(audit, passed),
+            settings=self.settings,
+            redact=Redactor(self.settings.auditing.sensitive_fields).text,
+            now=self.clock,
+            sleep=sleep,
+        )
+
+    async def cancel(self, asked: Request, passed: Callable[[str], None] = lambda _: None) -> Result:
+        """Have ``alice`` cancel a request."""
+        return await self.desk(passed).cancel(asked.tenant, asked.id, caller=Caller("alice", ("user",)))
 
     def route(self, reads: Any = classify, *, passed: Callable[[str], None] = lambda _: None) -> Route:
         return Route(self.deps(keys.INTENT_POOL, passed), reads)

@@ -5,10 +5,10 @@ import asyncio
 import pytest
 
 from tasks.contracts.row import Row
-from tasks.errors import LeaseLost, StoreError
+from tasks.errors import LeaseLost, ModelError, RequestEnded, StoreError
 from tasks.heartbeat import Heartbeat
 from tasks.stores.broker import MemoryBroker
-from tasks.stores.register import Verdict
+from tasks.stores.register import Lease, Verdict
 from tests.support import build
 from tests.support.register_contract import begin
 from tests.support.world import RESPONDER, World
@@ -39,7 +39,7 @@ async def running(world: World) -> Row:
 
 async def test_a_beat_extends_leases_and_in_flight_marks(world: World, running: Row) -> None:
     heartbeat = world.heartbeat()
-    async with heartbeat.holding("default/r1", "h1", "tag-1"):
+    async with heartbeat.holding(Lease("default/r1", "h1"), "tag-1"):
         world.clock.advance(5)
         await heartbeat.beat()
         row = await world.register.get("default/r1")
@@ -50,7 +50,7 @@ async def test_a_beat_extends_leases_and_in_flight_marks(world: World, running: 
 
 async def test_outside_the_block_nothing_is_extended(world: World, running: Row) -> None:
     heartbeat = world.heartbeat()
-    async with heartbeat.holding("default/r1", "h1", "tag-1"):
+    async with heartbeat.holding(Lease("default/r1", "h1"), "tag-1"):
         pass
     world.clock.advance(5)
     await heartbeat.beat()
@@ -62,7 +62,7 @@ async def test_outside_the_block_nothing_is_extended(world: World, running: Row)
 
 async def test_what_is_released_is_neither_extended_nor_lost(world: World, running: Row) -> None:
     heartbeat = world.heartbeat()
-    async with heartbeat.holding("default/r1", "h1", "tag-1"):
+    async with heartbeat.holding(Lease("default/r1", "h1"), "tag-1"):
         heartbeat.release("h1")
         await begin(world.register, running, "h2", now=build.NOW + 60)
         await heartbeat.beat()
@@ -76,7 +76,7 @@ async def test_an_attempt_whose_lease_another_took_is_cancelled(world: World, ru
 
     async def attempt(holder: str) -> str:
         try:
-            async with heartbeat.holding("default/r1", holder, holder):
+            async with heartbeat.holding(Lease("default/r1", holder), holder):
                 inside.set()
                 await asyncio.sleep(30)
         except LeaseLost:
@@ -101,7 +101,7 @@ async def test_only_the_lost_attempt_is_cancelled(world: World, running: Row) ->
 
     async def attempt(ref: str, holder: str) -> str:
         try:
-            async with heartbeat.holding(ref, holder, holder):
+            async with heartbeat.holding(Lease(ref, holder), holder):
                 await released.wait()
         except LeaseLost:
             return "lost"
@@ -115,12 +115,61 @@ async def test_only_the_lost_attempt_is_cancelled(world: World, running: Row) ->
     assert await asyncio.gather(*tasks) == ["lost", "done"]
 
 
+async def ended(world: World, row: Row) -> None:
+    await world.register.clear("default/r1", revision=1, digest=row.digest, now=build.NOW, remember=60)
+
+
+async def test_an_attempt_whose_request_has_ended_is_cancelled_with_a_reason_of_its_own(
+    world: World, running: Row
+) -> None:
+    heartbeat = world.heartbeat()
+
+    async def attempt() -> None:
+        async with heartbeat.holding(Lease("default/r1", "h1"), "t"):
+            heartbeat.check("h1")
+            await ended(world, running)
+            await heartbeat.beat()
+            with pytest.raises(RequestEnded):
+                heartbeat.check("h1")
+            try:
+                await asyncio.sleep(30)
+            except asyncio.CancelledError as error:
+                raise ModelError("cancelled from within") from error
+
+    task = asyncio.create_task(attempt())
+    with pytest.raises(RequestEnded):
+        await task
+    assert not task.cancelling()
+    with pytest.raises(LeaseLost):
+        heartbeat.check("h1")  # what the attempt left behind
+
+
+@pytest.mark.parametrize("before", ["ending", "release"])
+async def test_an_attempt_that_ends_its_request_itself_is_let_be(world: World, running: Row, before: str) -> None:
+    heartbeat = world.heartbeat()
+    async with heartbeat.holding(Lease("default/r1", "h1"), "t"):
+        getattr(heartbeat, before)("h1")
+        await ended(world, running)
+        await heartbeat.beat()
+        await asyncio.sleep(0)
+        heartbeat.check("h1")
+    heartbeat.ending("nobody")
+
+
+async def test_a_row_that_the_register_lost_stops_nobody(world: World, running: Row) -> None:
+    heartbeat = world.heartbeat()
+    async with heartbeat.holding(Lease("default/r1", "h1"), "t"):
+        world.register.rows.clear()
+        await heartbeat.beat()
+        await asyncio.sleep(0)
+
+
 async def test_a_worker_that_is_told_to_stop_is_no_lost_lease(world: World, running: Row) -> None:
     heartbeat = world.heartbeat()
     inside = asyncio.Event()
 
     async def attempt() -> None:
-        async with heartbeat.holding("default/r1", "h1", "t"):
+        async with heartbeat.holding(Lease("default/r1", "h1"), "t"):
             inside.set()
             await asyncio.sleep(30)
 

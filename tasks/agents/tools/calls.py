@@ -17,7 +17,17 @@ from tasks.agents.types import AgentTask, ToolCall
 from tasks.contracts.base import sha256
 from tasks.contracts.journal import Scope, spelt
 from tasks.contracts.strict import explain
-from tasks.errors import CallInDoubt, Denied, InvalidInput, SluiceError, StoreError, ToolError, ToolRefused
+from tasks.errors import (
+    CallInDoubt,
+    Denied,
+    InvalidInput,
+    LeaseLost,
+    RequestEnded,
+    SluiceError,
+    StoreError,
+    ToolError,
+    ToolRefused,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -32,9 +42,10 @@ class _Failed(Exception):
 class Calls:
     """The tool calls of one attempt, of all members of a team: at most ``budget``, each reported to ``on_call``.
 
-    ``permit`` is asked before each one, see :class:`tasks.agents.types.AgentTask`. ``once`` guards those that must not
-    be repeated. ``context`` says for whom they are. Where the attempt has to end for a call, ``broken`` is set and
-    ``fault`` says why; nothing is raised, because AutoGen waits for ever for a tool call that raises.
+    ``wanted`` and ``permit`` are asked before each one, see :class:`tasks.agents.types.AgentTask`. ``once`` guards
+    those that must not be repeated. ``context`` says for whom they are. Where the attempt has to end for a call,
+    ``broken`` is set and ``fault`` says why; nothing is raised, because AutoGen waits for ever for a tool call that
+    raises.
     """
 
     def __init__(
@@ -43,12 +54,14 @@ class Calls:
         budget: int,
         on_call: Callable[[ToolCall], None],
         permit: Callable[[str], Awaitable[None]] | None = None,
+        wanted: Callable[[], None] = lambda: None,
         once: Once | None = None,
         context: ToolContext = ToolContext(),  # noqa: B008  frozen
     ) -> None:
         self._budget = budget
         self._on_call = on_call
         self._permit = permit
+        self._wanted = wanted
         self._once = once or Once(None, Scope("", ""))
         self._context = context
         self.running: set[asyncio.Future[tuple[str, bool]]] = set()
@@ -62,6 +75,7 @@ class Calls:
             budget=task.agent.max_tool_calls,
             on_call=on_call,
             permit=task.permit,
+            wanted=task.wanted,
             once=Once(task.journal, task.scope),
             context=context,
         )
@@ -103,7 +117,7 @@ class Calls:
             raise _Failed(explain(error), InvalidInput.code) from error
         except ToolError as error:
             raise _Failed(str(error), error.code) from error
-        except (CallInDoubt, StoreError) as error:
+        except (CallInDoubt, LeaseLost, RequestEnded, StoreError) as error:
             self.fault = self.fault or error
             self.broken.set()
             raise _Failed(f"the tool {name} was not called", error.code) from error
@@ -121,6 +135,7 @@ class Calls:
         return await self._once.call(tool.name, digest, tool.effect_of(given), make)
 
     async def _check(self, name: str) -> None:
+        self._wanted()
         try:
             if self._permit is not None:
                 await self._permit(name)

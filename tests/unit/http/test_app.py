@@ -1,101 +1,23 @@
-import contextlib
-from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
 import orjson
 import pytest
 
-from handlers.acting import Acting
-from handlers.desk import Desk
-from handlers.door import Outcome
-from handlers.http.app import Api, application
-from handlers.http.jwt import Local, Principal
+from handlers.http import openapi
+from handlers.http.app import application
+from handlers.http.jwt import Principal
 from handlers.http.limits import RateLimit
+from handlers.progress import Follower, Standing
 from tasks.access.gate import Caller
+from tasks.agents.fake import FakeRunner
+from tasks.agents.types import AgentAnswer, AgentTask
 from tasks.audit import read as trail
-from tasks.contracts.request import Request
-from tasks.errors import NotReady, QuotaExceeded, StoreError, Unauthenticated
-from tasks.settings import HttpSettings
+from tasks.errors import ForgedMessage, NotReady, QuotaExceeded, StoreError, Unauthenticated
 from tests.support.asgi import client_of
-from tests.support.world import RESPONDER, World
-
-SETTINGS = HttpSettings(max_bytes=2000, wait_seconds=2)
-
-
-class Server(World):
-    """The HTTP door over a world in memory. ``fault`` is raised at each submission."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.fault: Exception | None = None
-        self.ready: Exception | None = None
-        self.who: Principal | Exception = Principal(Caller("alice", ("user",)), "acme")
-        self.limit = RateLimit(1000, 1000, lambda: self.clock.seconds)
-        self.audit = self.stream("door")
-
-    def desk(self) -> Desk:
-        async def sleep(seconds: float) -> None:
-            self.clock.advance(seconds)
-
-        return Desk(
-            acting=lambda caller: Acting(caller, self.gate, self.audit, self.clock),
-            register=self.register,
-            results=self.results,
-            finisher=self.finisher(self.audit),
-            now=self.clock,
-            sleep=sleep,
-        )
-
-    def api(self) -> Api:
-        door = self.door()
-
-        async def accept(request: Request, caller: Caller) -> Outcome:
-            if self.fault:
-                raise self.fault
-            [outcome] = await door.accept([request], caller=caller)
-            return outcome
-
-        async def authenticate(authorization: str | None) -> Principal:
-            if isinstance(self.who, Exception):
-                raise self.who
-            return await Local(*self.who)(authorization)
-
-        async def ready() -> None:
-            if self.ready:
-                raise self.ready
-
-        return Api(SETTINGS, accept=accept, desk=self.desk(), authenticate=authenticate, limit=self.limit, ready=ready)
-
-    @contextlib.asynccontextmanager
-    async def open_api(self) -> AsyncIterator[Api]:
-        yield self.api()
-
-    async def answer(self) -> None:
-        """Have both hops do what waits."""
-        await self.deliver(self.route(), "requests")
-        await self.deliver(self.work(), RESPONDER)
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[Server]:
-    made = Server()
-    yield made
-    await made.close()
-
-
-@pytest.fixture
-async def http(server: Server) -> AsyncIterator[httpx.AsyncClient]:
-    async with client_of(application(SETTINGS, server.open_api)) as client:
-        yield client
-
-
-def problem(answer: httpx.Response, status: int) -> dict[str, Any]:
-    assert answer.status_code == status, answer.text
-    assert answer.headers["content-type"] == "application/problem+json"
-    found: dict[str, Any] = answer.json()
-    assert found["status"] == status
-    return found
+from tests.support.http_door import SETTINGS, Server, problem
+from tests.support.planned import PLANNER, Planned
+from tests.support.world import RESPONDER
 
 
 async def test_a_request_is_accepted_answered_and_read(server: Server, http: httpx.AsyncClient) -> None:
@@ -149,6 +71,63 @@ async def test_each_step_is_told_once(server: Server, http: httpx.AsyncClient) -
     assert names(await http.get("/v1/requests/a/events")) == ["accepted", "routed", "running", "finished"]
 
 
+async def test_the_steps_of_a_plan_are_told(server: Server, http: httpx.AsyncClient) -> None:
+    planned = Planned(server)
+    asked = await planned.ask(tenant="acme")
+    here = f"/v1/requests/{asked.id}/events"
+    await planned.deliver(PLANNER)
+    assert (await http.get(f"/v1/requests/{asked.id}")).json()["status"] == "running"
+    assert names(await http.get(here)) == ["accepted", "routed", "running"]
+    await planned.deliver(RESPONDER)
+    seen = events(await http.get(here))
+    assert [name for name, _ in seen[3:]] == ["step.started", "step.finished"]
+    assert [data["step"] for _, data in seen[3:]] == [
+        {"id": "a", "agent": "responder", "status": "running"},
+        {"id": "a", "agent": "responder", "status": "succeeded"},
+    ]
+    await planned.drain()
+    told = events(await http.get(here))
+    assert [name for name, _ in told if not name.startswith("step.")] == ["accepted", "routed", "running", "finished"]
+    assert told[-1][1]["result"]["status"] == "succeeded"
+    ended = [data["step"] for name, data in told if name == "step.finished"]
+    assert {(step["id"], step["status"]) for step in ended} == {(name, "succeeded") for name in "abcdef"}
+    assert len(told) == 4 + 2 * 6
+
+
+async def test_who_follows_a_plan_is_told_each_step_once_as_it_is_taken(server: Server) -> None:
+    planned = Planned(server)
+    asked = await planned.ask(tenant="acme")
+    told: list[tuple[str, str]] = []
+    follower = Follower(server.register, server.results, server.plans)
+
+    async def look() -> None:
+        row, result = await server.register.get(f"acme/{asked.id}"), await server.result(asked)
+        news = await follower.news(Standing(row, result), server.clock())
+        told.extend((progress.name, progress.step.id if progress.step else "") for progress in news)
+
+    class Watched(FakeRunner):
+        async def run(self, task: AgentTask) -> AgentAnswer:
+            await look()
+            return await super().run(task)
+
+    planned.runner = Watched()
+    await look()
+    while any(server.broker.queues.values()):
+        [queue, *_] = [name for name, waiting in server.broker.queues.items() if waiting]
+        await planned.deliver(queue)
+        await look()
+    assert len(told) == len(set(told))
+    for step in "abcdef":
+        assert told.index(("step.started", step)) < told.index(("step.finished", step))
+    assert told.index(("step.finished", "a")) < told.index(("step.started", "e"))
+    assert told[-1] == ("finished", "")
+
+
+def events(answer: httpx.Response) -> list[tuple[str, dict[str, Any]]]:
+    blocks = [block.splitlines() for block in answer.text.strip().split("\n\n")]
+    return [(name.removeprefix("event: "), orjson.loads(data.removeprefix("data: "))) for name, data in blocks]
+
+
 def names(answer: httpx.Response) -> list[str]:
     return [line.removeprefix("event: ") for line in answer.text.splitlines() if line.startswith("event: ")]
 
@@ -163,6 +142,20 @@ async def test_what_has_not_ended_is_cancelled_once(server: Server, http: httpx.
     assert (await http.get("/v1/requests/a")).json()["status"] == "cancelled"
     records = await trail.read(server.audit_store, request_id="a")
     assert [record.actor for record in records if record.action == "request.cancelled"] == ["alice"]
+
+
+async def test_a_row_that_no_door_wrote_gets_no_result_by_being_cancelled(
+    server: Server, http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await http.post("/v1/requests", json={"text": "hello", "id": "a"})
+    row = server.register.rows["acme/a"]
+    server.register.rows["acme/a"] = row.changed(message=row.message.replace('"acme"', '"other"'))
+    problem(await http.delete("/v1/requests/a"), 404)
+    server.register.rows["acme/a"] = row
+    forged = ForgedMessage("a: no grant")
+    monkeypatch.setattr(server.gate, "verify", lambda _message: (_ for _ in ()).throw(forged), raising=False)
+    problem(await http.delete("/v1/requests/a"), 404)
+    assert not [key for key in server.data.objects if key.startswith("results/")]
 
 
 async def test_what_has_ended_is_not_cancelled(server: Server, http: httpx.AsyncClient) -> None:
@@ -234,6 +227,22 @@ async def test_one_tenant_cannot_call_without_end(server: Server, http: httpx.As
         assert answer.headers["retry-after"] == "1"
         server.clock.advance(1)
         problem(await limited.get("/v1/requests/a"), 404)
+
+
+@pytest.mark.parametrize(("path", "method", "name"), openapi.ROUTES)
+async def test_without_a_token_that_holds_nothing_is_done(
+    server: Server, http: httpx.AsyncClient, path: str, method: str, name: str
+) -> None:
+    server.who = Unauthenticated("the token does not hold")
+    asked = await server.accept(id="a", tenant="acme")
+    answer = await http.request(method, path.format(id=asked.id), json={"text": "hello"})
+    if name in {"health", "readiness", "document"}:
+        assert answer.status_code == 200
+        return
+    problem(answer, 401)
+    assert answer.headers["www-authenticate"] == "Bearer"
+    assert list(server.register.rows) == ["acme/a"]
+    assert not [key for key in server.data.objects if key.startswith("results/")]
 
 
 async def test_probes_need_no_token(server: Server, http: httpx.AsyncClient) -> None:

@@ -325,9 +325,10 @@ async def test_a_step_of_a_request_that_has_ended_ends(planned: Planned, world: 
     await world.results.create(ended)
     await planned.drain()
     assert planned.done_by_steps() == []
-    found = await planned.step(asked, "a")
+    found = await planned.step(asked, "b")
     assert found is not None
     assert (found.status, found.error and found.error.code) == (Status.CANCELLED, "ended")
+    assert world.register.rows == {}  # the planner, woken by that, has closed the rest
 
 
 async def test_a_step_that_runs_when_its_request_ends_is_stopped(planned: Planned, world: World) -> None:
@@ -351,10 +352,12 @@ async def test_a_step_that_runs_when_its_request_ends_is_stopped(planned: Planne
     hop = world.work(Slow(), pool=RESPONDER)
     await world.deliver(hop, RESPONDER)
     assert stopped == ["a"]
-    await planned.settle()
-    found = await planned.step(asked, "a")
-    assert found is not None
-    assert found.status is Status.CANCELLED
+    assert await planned.step(asked, "a") is None
+    [record] = [record for record in await world.records(asked) if record.action == "attempt.discarded"]
+    assert (record.details["step"], record.reason) == ("a", "request_ended")
+    await planned.drain()
+    assert world.register.rows == {}
+    assert (await world.actions(asked))["message.replayed"] == 0
 
 
 # What the sweeper mends ---------------------------------------------------------------------------
