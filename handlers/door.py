@@ -18,7 +18,7 @@ from tasks.contracts.message import Message
 from tasks.contracts.request import Request
 from tasks.contracts.row import Row, Stage
 from tasks.contracts.words import Intent
-from tasks.errors import Conflict, Denied, InvalidInput, QuotaExceeded
+from tasks.errors import Conflict, Denied, InvalidInput, QuotaExceeded, ToolRefused
 from tasks.settings import Settings
 from tasks.stores.bodies import BodyStore
 from tasks.stores.register import Opened, Register
@@ -101,6 +101,7 @@ class Door:
         """
         for request in requests:
             self._check_intent(request)
+            self._check_callback(request)
             _check_attachments(request)
         outcomes: list[Outcome | None] = [*await self._denials(requests, caller)]
         welcome = [place for place, denied in enumerate(outcomes) if denied is None]
@@ -161,6 +162,18 @@ class Door:
                 f"name one of {', '.join(known)}, or add routing.intents.{request.intent}"
             )
 
+    def _check_callback(self, request: Request) -> None:
+        if request.callback is None:
+            return
+        from tasks.access.outbound import Wall
+
+        if not self._settings.callbacks.secrets:
+            raise InvalidInput(f"request {request.id}: callback: this deployment makes none: set callbacks.secrets")
+        try:
+            Wall(self._settings.callbacks).admit(str(request.callback))
+        except ToolRefused as error:
+            raise InvalidInput(f"request {request.id}: callback: {error}") from error
+
     async def announce(self, rows: Sequence[Row], *, caller: Caller) -> None:
         """Record admitted rows in the audit, then publish them."""
         await self._audit.commit([self._event(row, caller) for row in rows], timeout=_AUDIT_SECONDS)
@@ -211,6 +224,7 @@ class Door:
             priority=request.priority,
             session_id=request.session_id,
             deadline=request.deadline,
+            callback=True if request.callback else None,
             traceparent=request.traceparent,
             accepted_at=now,
         )

@@ -72,6 +72,8 @@ class Reopener:
         acting, now, revision = self._acting, self._acting.now(), ended.revision + 1
         event = acting.event(action, ended.tenant, resource, request_id=ended.id, revision=revision)
         found = Reopening(ended.id, ended.tenant, revision, None, event)
+        if ended.delivery:
+            raise InvalidInput(f"{ended.id}: is a callback of revision {ended.revision}, and no request to open again")
         if ended.step is not None:
             raise InvalidInput(f"{ended.id}: a step of a plan cannot be opened again: open its request")
         if await self._results.get(ended.tenant, ended.id, ended.revision) is None:

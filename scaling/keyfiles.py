@@ -9,6 +9,7 @@ from typing import Final
 
 import orjson
 
+from tasks.access.commitments import new_key
 from tasks.access.grants import NARROW, REVISE
 from tasks.access.signing import (
     CHECKPOINT,
@@ -26,6 +27,7 @@ from tasks.settings import SigningSettings
 
 PRIVATE: Final = "private.json"
 RING: Final = "ring.json"
+CALLBACKS: Final = "callbacks.secret"
 
 _ALL: Final = ("*",)
 _SCOPES: Final = {
@@ -47,6 +49,14 @@ def ensure(folder: Path) -> SigningSettings:
         public = [PublicKey(key.kid, key.public, _SCOPES[name]) for name, key in made.items()]
         write_private(ring, dump_ring(public))
     return SigningSettings(keys=(str(private),), ring=str(ring))
+
+
+def ensure_callback_secret(folder: Path) -> Path:
+    """Make what callbacks are signed with in ``folder`` unless it is there; return the file."""
+    file = folder / CALLBACKS
+    if not file.exists():
+        write_private(file, new_key().encode())
+    return file
 
 
 def environment(settings: SigningSettings) -> dict[str, str]:

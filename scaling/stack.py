@@ -121,6 +121,7 @@ class Stack:
             key = {"SLUICE_EMBEDDED_MODEL_KEY": plan.model_key}
             started[MODEL] = self._ensure(MODEL, lambda: self._model_command(plan), env=key)
         environment = {**self._environment(plan, has_model=has_model), **signing, **self._commitment_key()}
+        environment |= self._callback_secret()
         self._wait(REDIS, started[REDIS], lambda: _listens(plan.redis_port))
         tell(f"{REDIS} on 127.0.0.1:{plan.redis_port}")
         self._wait(S3, started[S3], lambda: buckets.ready(plan.s3_endpoint))
@@ -142,6 +143,13 @@ class Stack:
         if not file.exists():
             _write_private(file, new_key().encode())
         return {"SLUICE_AUDITING__COMMITMENT_KEY_FILE": str(file)}
+
+    def _callback_secret(self) -> dict[str, str]:
+        """Make what callbacks are signed with once; the settings may name another."""
+        file = keyfiles.ensure_callback_secret(self.folder / "keys")
+        if self.settings.callbacks.secrets not in {(), (str(file),)}:
+            return {}
+        return {"SLUICE_CALLBACKS__SECRETS": orjson.dumps([str(file)]).decode()}
 
     def down(self, *, purge: bool, tell: Callable[[str], None]) -> list[str]:
         """Stop everything by pid: first what starts workers, then workers (which drain), then servers.

@@ -14,7 +14,16 @@ from tasks.access.grants import Grant
 from tasks.audit.stream import AuditStream
 from tasks.contracts.message import Message
 from tasks.contracts.result import ErrorInfo
-from tasks.errors import CallInDoubt, InvalidInput, LimitExceeded, MalformedMessage, ModelRefused, NotReady, SluiceError
+from tasks.errors import (
+    CallbackRefused,
+    CallInDoubt,
+    InvalidInput,
+    LimitExceeded,
+    MalformedMessage,
+    ModelRefused,
+    NotReady,
+    SluiceError,
+)
 from tasks.finish import Finisher
 from tasks.heartbeat import Heartbeat
 from tasks.settings import Settings
@@ -88,5 +97,5 @@ def describe(error: Exception) -> ErrorInfo:
 
 def retryable(error: Exception) -> bool:
     """Tell whether trying again may help."""
-    lost = ModelRefused | InvalidInput | NotReady | MalformedMessage | CallInDoubt | LimitExceeded
+    lost = ModelRefused | InvalidInput | NotReady | MalformedMessage | CallInDoubt | LimitExceeded | CallbackRefused
     return not isinstance(error, lost)

@@ -228,6 +228,22 @@ class CallInDoubt(SluiceError):
     code = "call_in_doubt"
 
 
+class CallbackFailed(SluiceError):
+    """A callback was not taken. Trying again may help, ``retry_seconds`` from now at the earliest."""
+
+    code = "callback_failed"
+
+    def __init__(self, message: str, *, retry_seconds: float = 0.0) -> None:
+        super().__init__(message)
+        self.retry_seconds = retry_seconds
+
+
+class CallbackRefused(SluiceError):
+    """A callback must not be made, or its receiver does not want it. Trying again does not help."""
+
+    code = "callback_refused"
+
+
 class TrainingError(SluiceError):
     """A classifier could not be trained or exported from what was given."""
 

@@ -25,7 +25,7 @@ from tasks.errors import Denied, InvalidPlan, StoreError
 from tasks.join import Gathered, gather, is_vital
 from tasks.settings import AgentSettings, PlanSettings
 from tasks.stores.register import Branch
-from tasks.stores.relay import publish_waiting
+from tasks.stores.relay import publish_waiting, row_id_of
 
 _MOST: Final = 64
 ENUMERATED: Final = "enumerated (no language model)"
@@ -198,6 +198,7 @@ class FanOut:
         parent = attempt.message
         message = parent.changed(
             step=step.id,
+            callback=None,
             agent_type=step.agent,
             fallback_from=None,
             fallback_code=None,
@@ -207,7 +208,7 @@ class FanOut:
         )
         return Row(
             tenant=message.tenant,
-            id=keys.row_id(message.id, message.revision, message.step),
+            id=row_id_of(message),
             digest=message.digest,
             stage=Stage.WORK,
             revision=message.revision,

@@ -1,8 +1,9 @@
 """The ordered tail of every request. Each step is idempotent, so an attempt may die between any two of them.
 
 1. the audit records are durable, with the result's SHA-256, and then the escalation where a person is to answer; 2. the
-session's new version is created; 3. the result is created; 4. the dead letter is published, and of a step those who
-waited for it (later also callbacks); 5. the register row is cleared; 6. the message is acknowledged, by whoever called.
+session's new version is created; 3. the result is created; 4. the dead letter is published, of a step those who waited
+for it, and the callback is opened that the request asks for; 5. the register row is cleared; 6. the message is
+acknowledged, by whoever called.
 """
 
 from __future__ import annotations
@@ -24,15 +25,19 @@ from tasks.contracts.message import Message
 from tasks.contracts.result import ErrorInfo, Result, Status, Timings
 from tasks.contracts.session import SessionVersion
 from tasks.errors import AlreadyExists, SessionConflict
+from tasks.log import get_logger
 from tasks.settings import QuotaSettings, Settings
 from tasks.stores.broker import Broker, Parcel
 from tasks.stores.connect import Stores
 from tasks.stores.escalations import EscalationStore
+from tasks.stores.outbox import open_callback
 from tasks.stores.register import Register
 from tasks.stores.relay import Relay, publish_waiting, reference_of
 from tasks.stores.results import ResultStore, key_of
 from tasks.stores.session_cache import Remembered
 from tasks.stores.sessions import SessionStore
+
+log = get_logger()
 
 EXHAUSTED: Final = "attempts_exhausted"
 """The error code of a request that used up its attempts and lies in the dead-letter queue."""
@@ -125,6 +130,11 @@ class Finisher:
             self.passed("join")
         elif result.error is not None and result.error.code == EXHAUSTED:
             await self._broker.publish([Parcel(keys.DEAD_LETTERS, ref, message.to_json(), now)])
+        told = None
+        if message.callback:
+            due = now + _PUBLISH_SECONDS
+            told = await open_callback(message, self._register, due=due)
+            self.passed("callback")
         self.passed("notify")
         released = await self._register.clear(
             ref,
@@ -135,8 +145,11 @@ class Finisher:
             spent=spent(self._quotas, result),
         )
         self.passed("clear")
+        if told:
+            # If this process dies here, the sweeper does it; so below.
+            await self._relay.publish([told], now=now)
+            self.passed("callback_published")
         if released:
-            # If this process dies here, the sweeper does it.
             await publish_waiting(released, self._register, self._relay, now=now)
             self.passed("release")
         if self._quotas.of(message.tenant).max_running is not None:
@@ -149,6 +162,27 @@ class Finisher:
         # If this process dies here, the sweeper does it.
         for other in freed:
             await publish_waiting(other, self._register, self._relay, now=now)
+
+    async def settle(self, message: Message, told: Event) -> None:
+        """End a callback: ``told`` says how, and is durable before the register forgets it. No result is written."""
+        await self._audit.commit([told])
+        self.passed("told")
+        await self._register.clear(
+            reference_of(message),
+            revision=message.revision,
+            digest=message.digest,
+            now=self._now().timestamp(),
+            remember=self._remember,
+        )
+        self.passed("settled")
+
+    async def give_up(self, message: Message, told: Event) -> None:
+        """End a callback that nobody took: ``told`` says why. It lies in the dead-letter queue, for somebody to see."""
+        log.error("callback given up", reason=told.reason)
+        letter = Parcel(keys.DEAD_LETTERS, reference_of(message), message.to_json(), self._now().timestamp())
+        await self._broker.publish([letter])
+        self.passed("letter")
+        await self.settle(message, told)
 
     async def release(self, tenant: str, *, most: int) -> int:
         """Publish requests that waited for a slot of ``tenant`` and have one now; return how many.

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from typing import Any, ClassVar, Final
 
 import orjson
+from msgspec.structs import replace
 
 from tasks import keys
 from tasks.access.gate import asked_for
@@ -60,8 +61,21 @@ class Hop(ABC):
     async def attempt(self, attempt: Attempt, request: Asked) -> None:
         """Do the hop's work and hand the request on or end it."""
 
+    @property
+    def attempts(self) -> int:
+        """Return how many attempts there are before it is given up."""
+        return self.deps.settings.queue.attempts
+
+    def pause(self, attempt: Attempt, error: Exception) -> float:
+        """Return the seconds until the next attempt after one that failed."""
+        pause = min(self.deps.settings.queue.retry_seconds * 2.0 ** (attempt.number - 1), _MAX_RETRY_SECONDS)
+        # Before that an attempt would be spent for nothing.
+        return max(pause, error.retry_seconds) if isinstance(error, ModelUnavailable) else pause
+
     def check(self, message: Message) -> None:
         """Raise :class:`MalformedMessage` if no hop before this one can have sent ``message``."""
+        if bool(message.delivery) != (self.stage is Stage.DELIVER):
+            raise MalformedMessage(f"{message.id}: callbacks are for their own pool, and nothing else is")
         if (message.body.encoding == "plan") != (message.step is not None):
             raise MalformedMessage(f"{message.id}: a step has its body in the plan, and nothing else has")
 
@@ -97,6 +111,7 @@ class Hop(ABC):
             self.check(message)
             if message.body.encoding in {"json", "zlib"}:
                 asked = self._granted(message, decode_body(message.body))
+                message = _marked(message, asked)
         except MalformedMessage as error:
             # Not what was accepted: whoever wrote it must not be able to spend the attempts of the one who was.
             await self._refusals.quarantine(raw, error)
@@ -104,7 +119,7 @@ class Hop(ABC):
         now = self.deps.now()
         holder = new_id()
         try:
-            verdict, number = await self._leases.begin(message, text, holder, now)
+            verdict, number = await self._leases.begin(message, text, holder, now, attempts=self.attempts)
         except asyncio.CancelledError:
             # The register may have begun it all the same.
             if await asyncio.shield(self._leases.unbegin(message, holder)):
@@ -137,24 +152,17 @@ class Hop(ABC):
 
     async def _try(self, attempt: Attempt, verdict: Verdict, asked: Asked | None) -> None:
         message = attempt.message
-        if attempt.number > 1:
-            standing = await self.deps.results.get(message.tenant, message.id, message.revision, message.step)
-            if standing:
-                await self.close(attempt, standing)
-                return
-        if self._is_overdue(message):
+        if attempt.number > 1 and await self.close_standing(attempt):
+            return
+        if self.is_overdue(message):
             await self._expire(attempt)
             return
         if verdict is Verdict.EXHAUSTED:
-            tried = self.deps.settings.queue.attempts
-            await self.give_up(attempt, ErrorInfo(code=EXHAUSTED, message=f"{tried} attempts did not end"))
+            await self.give_up(attempt, ErrorInfo(code=EXHAUSTED, message=f"{self.attempts} attempts did not end"))
             return
         try:
-            await self.deps.gate.standing(attempt.grant)
-            request = asked or await self.read(attempt)
-            for act, name in asked_for(request.intent, request.model, request.attachments):
-                self.allow(attempt, act, name)
-            await self.attempt(attempt, request)
+            request = await self.admitted(attempt, asked)
+            await self.attempt(replace(attempt, message=_marked(message, request)), request)
         except (LeaseLost, RequestEnded):
             raise
         except Denied as error:
@@ -165,6 +173,26 @@ class Hop(ABC):
             await self.deps.register.postpone(attempt.ref, attempt.id, due=now, counted=False)
         except Exception as error:  # noqa: BLE001  whatever an agent, tool or store raises must not lose the request
             await self._failed(attempt, error)
+
+    async def close_standing(self, attempt: Attempt) -> bool:
+        """Close what an attempt before this one brought to its end; tell whether there was one."""
+        message = attempt.message
+        standing = await self.deps.results.get(message.tenant, message.id, message.revision, message.step)
+        if standing:
+            await self.close(attempt, standing)
+        return standing is not None
+
+    async def admitted(self, attempt: Attempt, asked: Asked | None) -> Asked:
+        """Return what is asked, ``asked`` where the message holds it, if it may be.
+
+        Raises:
+            Denied: the grant does not stand, or its roles do not allow this.
+        """
+        await self.deps.gate.standing(attempt.grant)
+        request = asked or await self.read(attempt)
+        for act, name in asked_for(request.intent, request.model, request.attachments):
+            self.allow(attempt, act, name)
+        return request
 
     async def read(self, attempt: Attempt) -> Asked:
         """Return what is asked where the message does not hold it.
@@ -193,6 +221,8 @@ class Hop(ABC):
         for field in _REPEATED:
             if getattr(asked, field) != getattr(message, field):
                 raise ForgedMessage(f"{message.id}: {field}: is not that of the body that was granted")
+        if message.callback and asked.callback is None:
+            raise ForgedMessage(f"{message.id}: callback: is not that of the body that was granted")
         return asked
 
     def allow(self, attempt: Attempt, act: Act, name: str) -> None:
@@ -217,7 +247,10 @@ class Hop(ABC):
 
         Tells whether it is the very message that the register has: anything else nobody waits for.
         """
-        ref = keys.ref(str(raw.get("tenant", "")), str(raw.get("id", "")), raw.get("revision", 1), raw.get("step"))
+        tenant, request_id, revision = str(raw.get("tenant", "")), str(raw.get("id", "")), raw.get("revision", 1)
+        ref = keys.ref(tenant, request_id, revision, raw.get("step"))
+        if raw.get("delivery"):
+            ref = keys.ref(tenant, keys.delivery_id(request_id, revision))
         row = await self.deps.register.get(ref)
         try:
             is_ours = row is not None and canonical(raw).decode() == row.message
@@ -233,22 +266,19 @@ class Hop(ABC):
         await self.deps.audit.commit(
             [self.event(attempt, Action.ATTEMPT_FAILED, reason=f"{info.code}: {info.message}")]
         )
-        queue = self.deps.settings.queue
-        if self._is_overdue(attempt.message):
+        if self.is_overdue(attempt.message):
             await self._expire(attempt)
         elif not retryable(error):
             await self.give_up(attempt, info)
-        elif attempt.number >= queue.attempts:
-            reason = f"{queue.attempts} attempts failed, the last with {info.code}: {info.message}"
+        elif attempt.number >= self.attempts:
+            reason = f"{self.attempts} attempts failed, the last with {info.code}: {info.message}"
             await self.give_up(attempt, ErrorInfo(code=EXHAUSTED, message=reason))
         else:
-            pause = min(queue.retry_seconds * 2 ** (attempt.number - 1), _MAX_RETRY_SECONDS)
-            if isinstance(error, ModelUnavailable):
-                pause = max(pause, error.retry_seconds)  # before that an attempt would be spent for nothing
-            due = self.deps.now().timestamp() + pause
+            due = self.deps.now().timestamp() + self.pause(attempt, error)
             await self.deps.register.postpone(attempt.ref, attempt.id, due=due, counted=True)
 
-    def _is_overdue(self, message: Message) -> bool:
+    def is_overdue(self, message: Message) -> bool:
+        """Tell whether nobody wants the answer any more."""
         return message.deadline is not None and message.deadline <= self.deps.now()
 
     async def _expire(self, attempt: Attempt) -> None:
@@ -304,7 +334,14 @@ class Hop(ABC):
         )
 
 
-def _which(message: Message) -> dict[str, str]:
+def _marked(message: Message, asked: Asked | None) -> Message:
+    """Return ``message`` with the mark of its callback, which a hop of an older version drops: it does not know it."""
+    return message.changed(callback=True) if asked and asked.callback and not message.callback else message
+
+
+def _which(message: Message) -> dict[str, str | bool]:
+    if message.delivery:
+        return {"delivery": True}
     return {"step": message.step} if message.step else {}
 
 

@@ -13,8 +13,9 @@ from tasks.contracts.message import Message
 from tasks.contracts.row import Row, Stage
 from tasks.errors import LeaseLost, SluiceError, StoreError
 from tasks.log import get_logger
+from tasks.stores.outbox import row_of
 from tasks.stores.register import Opened, Verdict
-from tasks.stores.relay import publish_waiting, reference_of
+from tasks.stores.relay import publish_waiting, reference_of, row_id_of
 
 log = get_logger()
 
@@ -28,7 +29,9 @@ class Leases:
         self._deps = deps
         self._stage = stage
 
-    async def begin(self, message: Message, text: bytes, holder: str, now: datetime) -> tuple[Verdict, int]:
+    async def begin(
+        self, message: Message, text: bytes, holder: str, now: datetime, *, attempts: int
+    ) -> tuple[Verdict, int]:
         """Take the lease for ``message``, whose JSON is ``text``: what a newer version knows of it included."""
         ref = reference_of(message)
         settings = self._deps.settings
@@ -42,24 +45,30 @@ class Leases:
                 holder=holder,
                 now=now.timestamp(),
                 lease=settings.leases.lease_seconds,
-                attempts=settings.queue.attempts,
+                attempts=attempts,
                 queue=keys.queue(self._deps.pool, message.priority),
                 seal=seal,
             )
             if begun.verdict is not Verdict.UNKNOWN:
                 return begun.verdict, begun.attempts
-            if await self._deps.results.get(message.tenant, message.id, message.revision, message.step):
+            result = await self._deps.results.get(message.tenant, message.id, message.revision, message.step)
+            if result and not message.delivery:
                 return Verdict.FINISHED, 0
+            if message.delivery and not result:
+                return Verdict.MISMATCH, 0  # nobody calls back before the end
             log.warning("row restored from its message: the register had lost it")
             if await self._restore_row(message, text) is Opened.FINISHED:
                 return Verdict.FINISHED, 0
         raise StoreError(f"{ref}: the register does not keep its row")
 
     async def _restore_row(self, message: Message, text: bytes) -> Opened:
-        now = self._deps.now().timestamp()
+        due = self._deps.now().timestamp() + self._deps.settings.leases.unpublished_seconds
+        if message.delivery:
+            await self._deps.register.outbox(row_of(message).changed(message=text.decode()), due=due)
+            return Opened.CREATED
         row = Row(
             tenant=message.tenant,
-            id=keys.row_id(message.id, message.revision, message.step),
+            id=row_id_of(message),
             digest=message.digest,
             stage=self._stage,
             revision=message.revision,
@@ -70,7 +79,7 @@ class Leases:
             deadline=message.deadline.timestamp() if message.deadline else None,
             session=message.session_id or "",
         )
-        [opened] = await self._deps.register.open([row], due=now + self._deps.settings.leases.unpublished_seconds)
+        [opened] = await self._deps.register.open([row], due=due)
         return opened
 
     async def unbegin(self, message: Message, holder: str) -> bool:
@@ -100,6 +109,8 @@ class Leases:
 
     async def _closed_already(self, message: Message) -> bool:
         """Close a request whose result is there. There is little time: a store that is away is not waited for."""
+        if message.delivery:
+            return False
         try:
             async with asyncio.timeout(_LOOK_SECONDS):
                 standing = await self._deps.results.get(message.tenant, message.id, message.revision, message.step)

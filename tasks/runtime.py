@@ -227,7 +227,7 @@ class Worker:
             redact=self._redactor.text,
             place=self._place,
         )
-        hop = await self._route(deps, stack) if pool == keys.INTENT_POOL else self._work(deps, stack)
+        hop = await self._hop(deps, stack)
         beating = asyncio.create_task(heartbeat.run(), name=f"heartbeat {pool}")
         stack.push_async_callback(self._retire, pool, beating)
         consumer = Consumer(
@@ -239,6 +239,19 @@ class Worker:
             now=self._now,
         )
         return _Served(pool, hop, heartbeat, consumer)
+
+    async def _hop(self, deps: Deps, stack: contextlib.AsyncExitStack) -> Hop:
+        if deps.pool == keys.INTENT_POOL:
+            return await self._route(deps, stack)
+        return self._deliver(deps) if deps.pool == keys.CALLBACK_POOL else self._work(deps, stack)
+
+    def _deliver(self, deps: Deps) -> Hop:
+        from tasks.access.webhooks import load_masters
+        from tasks.courier import Courier
+        from tasks.deliver import Deliver
+
+        callbacks = self.settings.callbacks
+        return Deliver(deps, Courier(callbacks), load_masters(callbacks))
 
     async def _route(self, deps: Deps, stack: contextlib.AsyncExitStack) -> Hop:
         from tasks.route import Route

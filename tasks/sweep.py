@@ -174,6 +174,10 @@ class Sweeper:
         lease = self._settings.leases.lease_seconds
         if not await self._register.seize(ref, holder, now=now.timestamp(), lease=lease):
             return False  # an attempt is at it, and looks at the deadline itself
+        if message.delivery:
+            told = _event(row, Action.CALLBACK_FAILED, reason=f"{error.code}: {error.message}")
+            await self._finisher.give_up(message, told)
+            return True
         result = unanswered(message, status, error, attempt=holder, now=now)
         if may_have_plan(self._settings, message):
             result = await with_tree(result, self._plans, self._results, self._redact)
@@ -219,5 +223,6 @@ def _event(row: Row, action: Action, *, reason: str) -> Event:
             "generation": row.generation,
             "attempts": row.attempts,
             **({"step": step} if step else {}),
+            **({"delivery": True} if keys.is_delivery(row.id) else {}),
         },
     )

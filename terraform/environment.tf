@@ -12,6 +12,7 @@ locals {
     SLUICE_BROKER_URL               = "sqs://sqs.${var.region}.amazonaws.com/${data.aws_caller_identity.current.account_id}/${var.name}"
     SLUICE_SIGNING__RING            = "${local.secret_url}${module.keys.ring_secret.name}"
     SLUICE_GRANTS__AUDIENCE         = var.name
+    SLUICE_CALLBACKS__SECRETS       = jsonencode(["${local.secret_url}${module.keys.callback_secret.name}"])
     SLUICE_AUDITING__IMMUTABLE      = "true"
     SLUICE_AUDITING__ALERTS__TOPIC  = module.alerts.topic_arn
     SLUICE_AUDITING__RETENTION_DAYS = tostring(module.settings.retention_days)

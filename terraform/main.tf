@@ -143,6 +143,7 @@ module "identity" {
   key_arns             = { data = module.keys.data_key_arn, audit = module.audit.key_arn, sealing = module.keys.sealing_key_arn }
   signing_secret_arns  = { for signer, secret in module.keys.signing_secrets : signer => secret.arn }
   shared_secret_arns   = [module.keys.ring_secret.arn, module.state.url_secret.arn, module.keys.commitment_secret.arn]
+  callback_secret_arn  = module.keys.callback_secret.arn
   model_secret_arn     = module.keys.model_secret.arn
   topic_arn            = module.alerts.topic_arn
   log_group_arns       = module.doors.log_group_arns

@@ -69,11 +69,12 @@ output "redis" {
 }
 
 output "secrets" {
-  description = "ARN and name of the secrets that you fill: signing key sets, ring, commitment key, model key."
+  description = "ARN and name of the secrets that you fill: signing key sets, ring, commitment key, secret of callbacks, model key."
   value = {
     signing    = module.keys.signing_secrets
     ring       = module.keys.ring_secret
     commitment = module.keys.commitment_secret
+    callbacks  = module.keys.callback_secret
     model      = module.keys.model_secret
   }
 }

@@ -124,6 +124,15 @@ async def _keys(settings: Settings) -> Finding:
     return Finding("keys", "ok", f"{len(keys.ring)} in the ring, {len(own)} here; submits with {grants}")
 
 
+async def _callbacks(settings: Settings) -> Finding:
+    from tasks.access.outbound import Wall
+    from tasks.access.webhooks import load_masters
+
+    Wall(settings.callbacks)
+    secrets = len(load_masters(settings.callbacks))
+    return Finding("callbacks", "ok", f"signed with {secrets} secret(s)" if secrets else "none are accepted: no secret")
+
+
 async def _policy(settings: Settings) -> Finding:
     from tasks.access.policy import load_policy
 
@@ -236,6 +245,7 @@ CHECKS: Final[dict[str, Check]] = {
     "embedded servers": _servers,
     "intent model": _classifier,
     "keys": _keys,
+    "callbacks": _callbacks,
     "policy": _policy,
     "redis": _redis,
     "pools": _pools,

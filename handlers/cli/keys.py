@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from handlers.cli.common import json_option, print_json, print_table, run, settings_of
-from tasks.errors import InvalidInput
+from tasks.errors import InvalidInput, NotReady
 
 
 @click.group()
@@ -72,6 +72,24 @@ def show(ctx: click.Context, *, as_json: bool) -> None:
         print_json(found)
         return
     print_table("Keys", list(found[0]) if found else (), [list(map(_spelt, key.values())) for key in found])
+
+
+@keys.command("callback-secret")
+@click.option("--tenant", default="default", show_default=True)
+@json_option
+@click.pass_context
+def callback_secret(ctx: click.Context, *, tenant: str, as_json: bool) -> None:
+    """Print what the callbacks of a tenant are signed with, for its receivers to check; see docs/callbacks.md."""
+    from tasks.access.webhooks import load_masters, secret_of, spelt
+
+    masters = load_masters(settings_of(ctx).callbacks)
+    if not masters:
+        raise NotReady("callbacks.secrets: there is none: `openssl rand -base64 32 > FILE` makes one, name the file")
+    secrets = [spelt(secret_of(master, tenant)) for master in masters]
+    if as_json:
+        print_json({"tenant": tenant, "secrets": secrets})
+    else:
+        click.echo("\n".join(secrets))
 
 
 @keys.command()

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     "pools",
     required=True,
     multiple=True,
-    help="intent, agents.<type>, or a shard of one: agents.<type>@<shard>; several times for several pools.",
+    help="intent, callbacks, agents.<type>, or a shard of one: agents.<type>@<shard>; several times for several pools.",
 )
 @click.pass_context
 def worker(ctx: click.Context, pools: tuple[str, ...]) -> None:

@@ -69,5 +69,7 @@ def _drain_seconds(settings: Settings, pool: str) -> int:
     """Return the grace period of a pool: what runs may take as long as its agent may."""
     if pool == keys.INTENT_POOL:
         return ceil(settings.scaling.grace_seconds)
+    if pool == keys.CALLBACK_POOL:
+        return ceil(max(settings.scaling.grace_seconds, settings.callbacks.timeout_seconds))
     [agent] = [agent for agent in settings.agents if keys.agent_pool(agent.type) == keys.base_pool(pool)]
     return ceil(max(settings.scaling.grace_seconds, agent.deadline_seconds))

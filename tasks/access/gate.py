@@ -64,6 +64,9 @@ class Gate(Protocol):
     async def standing(self, grant: Grant) -> None:
         """Raise :class:`Denied` if ``grant`` has expired or was revoked."""
 
+    async def unrevoked(self, grant: Grant) -> None:
+        """Raise :class:`Denied` if ``grant`` was revoked; that it has expired is no matter."""
+
     def allow(self, grant: Grant, act: Act, name: str) -> None:
         """Raise :class:`Denied` unless the roles of ``grant`` may do ``act`` to ``name``."""
 
@@ -120,6 +123,9 @@ class OpenGate:
         return None
 
     async def standing(self, grant: Grant) -> None:
+        """See :class:`Gate`."""
+
+    async def unrevoked(self, grant: Grant) -> None:
         """See :class:`Gate`."""
 
     def allow(self, grant: Grant, act: Act, name: str) -> None:
@@ -228,6 +234,10 @@ class SignedGate:
         if grant.claims.iat > seconds + CLOCK_SKEW_SECONDS:
             ahead = grant.claims.iat - seconds
             raise Denied(f"grant: issued {ahead:.0f} s ahead of this worker's clock: set the clocks by one time server")
+        await self._revoked.check(grant)
+
+    async def unrevoked(self, grant: Grant) -> None:
+        """See :class:`Gate`."""
         await self._revoked.check(grant)
 
     def allow(self, grant: Grant, act: Act, name: str) -> None:

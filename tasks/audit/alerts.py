@@ -36,6 +36,7 @@ ACTIONS: Final[Mapping[str, Action]] = MappingProxyType(
         "quota_exceeded": Action.QUOTA_EXCEEDED,
         "request_rejected": Action.REQUEST_REJECTED,
         "attempt_failed": Action.ATTEMPT_FAILED,
+        "callback_failed": Action.CALLBACK_FAILED,
     }
 )
 """What each type of alert fires on."""

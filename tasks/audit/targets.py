@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import hmac
 import os
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
+from tasks.access import webhooks
 from tasks.audit.alerts import Alert, Alerts, LogTarget, Target
 from tasks.contracts.base import canonical
 from tasks.errors import SettingsError, StoreError
@@ -27,7 +27,7 @@ _AGAIN: Final = frozenset({408, 425, 429})
 
 
 class WebhookTarget:
-    """A POST of the alert as JSON, signed; see :func:`signature`. ``transport`` stands in for the network in tests."""
+    """A POST of the alert as JSON, signed as all our webhooks. ``transport`` stands in for the network in tests."""
 
     name = "webhook"
 
@@ -53,13 +53,9 @@ class WebhookTarget:
         body = canonical(alert.to_dict())
         async with httpx.AsyncClient(timeout=_TIMEOUT_SECONDS, transport=self._transport) as client:
             for pause in (*self._pauses, None):
-                moment = str(int(self._now().timestamp()))
-                headers = {
-                    "Content-Type": "application/json",
-                    "Sluice-Alert": alert.id,
-                    "Sluice-Timestamp": moment,
-                    "Sluice-Signature": signature(self._secret, moment, body),
-                }
+                moment = int(self._now().timestamp())
+                signed = webhooks.headers(alert.id, moment, body, [self._secret])
+                headers = {"Content-Type": "application/json", **signed}
                 try:
                     answer = await client.post(self._url, content=body, headers=headers)
                 except httpx.HTTPError as error:
@@ -74,11 +70,6 @@ class WebhookTarget:
                     break
                 await asyncio.sleep(pause)
         raise StoreError(f"the webhook does not take it: {problem}")
-
-
-def signature(secret: bytes, timestamp: str, body: bytes) -> str:
-    """Return ``v1=`` and the HMAC-SHA256, in hexadecimal, of the timestamp, a dot and the body."""
-    return "v1=" + hmac.digest(secret, timestamp.encode() + b"." + body, "sha256").hex()
 
 
 class SnsTarget:

@@ -54,6 +54,8 @@ class Action(StrEnum):
     STREAM_CLOSED = "stream.closed"
     AUDIT_GAP = "audit.gap"
     ALERT_RAISED = "alert.raised"
+    CALLBACK_DELIVERED = "callback.delivered"
+    CALLBACK_FAILED = "callback.failed"
     QUOTA_EXCEEDED = "quota.exceeded"
     SETTINGS_RELOADED = "settings.reloaded"
     SETTINGS_REFUSED = "settings.refused"

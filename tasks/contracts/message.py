@@ -30,19 +30,24 @@ class Body(Contract, frozen=True, kw_only=True):
 
 
 class Message(Contract, frozen=True, kw_only=True):
-    """One request, or one ``step`` of its plan, on its way to a pool. ``grant`` is the signed grant."""
+    """One request, one ``step`` of its plan, or its callback, on its way to a pool. ``grant`` is the signed grant.
+
+    ``callback``: the body names a URL that is to hear of the end. ``delivery``: this is that callback, on its way.
+    """
 
     schema_version: str = always(SCHEMA_VERSION)
     id: Identifier
     tenant: Tenant
     revision: int = always(1)
     step: StepId | None = None
+    delivery: bool | None = None
     digest: str
     grant: str | None = None
     body: Body
     priority: Priority = always(Priority.NORMAL)
     session_id: Identifier | None = None
     deadline: UtcDatetime | None = None
+    callback: bool | None = None
     traceparent: str | None = None
     accepted_at: UtcDatetime
     agent_type: str | None = None

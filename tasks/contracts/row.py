@@ -8,10 +8,11 @@ from tasks.contracts.base import Contract
 
 
 class Stage(StrEnum):
-    """Which hop a request waits for or is in."""
+    """Which hop a request waits for or is in. ``DELIVER``: a callback of it, which has a row of its own."""
 
     ROUTE = "route"
     WORK = "work"
+    DELIVER = "deliver"
 
 
 class Row(Contract, frozen=True, kw_only=True):

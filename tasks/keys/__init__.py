@@ -44,6 +44,7 @@ from tasks.keys.data import (
     step_result,
 )
 from tasks.keys.queues import (
+    CALLBACK_POOL,
     DEAD_LETTERS,
     EVENTS,
     INTENT_POOL,
@@ -74,7 +75,9 @@ from tasks.keys.redis import (
     alert_window,
     bell,
     canary,
+    delivery_id,
     done,
+    is_delivery,
     joined,
     open_requests,
     plan_ref,
@@ -98,6 +101,7 @@ from tasks.keys.redis import (
 
 __all__ = [
     "AUDIT_PREFIX",
+    "CALLBACK_POOL",
     "CHECKPOINTS",
     "COORDINATOR",
     "COORDINATOR_FENCE",
@@ -131,11 +135,13 @@ __all__ = [
     "body",
     "canary",
     "checkpoint",
+    "delivery_id",
     "done",
     "escalation",
     "escalation_answer",
     "escalations",
     "is_attachment",
+    "is_delivery",
     "joined",
     "journal_entry",
     "journal_prefix",

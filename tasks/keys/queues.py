@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 INTENT_POOL: Final = "intent"
+CALLBACK_POOL: Final = "callbacks"
+"""The pool that tells others by HTTP how their requests ended."""
 
 
 def agent_pool(agent_type: str) -> str:

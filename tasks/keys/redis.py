@@ -8,6 +8,10 @@ PREFIX: Final = "{sluice}"
 """All Redis keys share this hash tag, so that one script may touch several of them, on a sharded server too."""
 
 
+_DELIVERY: Final = "~callback"
+"""No step is called so: the id of one follows a dot."""
+
+
 def waiting(queue_name: str) -> str:
     """Return the Redis list of the messages that wait in a queue; the next one is at its right end."""
     return f"{PREFIX}:waiting:{queue_name}"
@@ -36,6 +40,16 @@ def ref(tenant: str, request_id: str, revision: int = 1, step: str | None = None
 def row_id(request_id: str, revision: int, step: str | None) -> str:
     """Return the id of a row: the request's own, or that of a step of one of its revisions."""
     return f"{plan_ref(request_id, revision)}.{step}" if step else request_id
+
+
+def delivery_id(request_id: str, revision: int) -> str:
+    """Return the id of the row of a callback: that a revision has ended is to be told."""
+    return f"{plan_ref(request_id, revision)}{_DELIVERY}"
+
+
+def is_delivery(row: str) -> bool:
+    """Tell whether the id (or ref) of a row is that of a callback."""
+    return row.endswith(_DELIVERY)
 
 
 def plan_ref(reference: str, revision: int) -> str:

@@ -2,6 +2,7 @@
 
 from tasks.settings.agents import AgentSettings, MemberSettings, PlanSettings, TeamSettings
 from tasks.settings.base import EMBEDDED, Section
+from tasks.settings.callbacks import CallbackSettings
 from tasks.settings.doors import BucketSource, EventSettings, HttpSettings, JwtSettings, QueueSource
 from tasks.settings.models import BreakerSettings, ModelCacheSettings, ModelSettings
 from tasks.settings.queues import LeaseSettings, PoolSettings, QueueSettings, ScalingSettings, ShardSettings
@@ -39,6 +40,7 @@ __all__ = [
     "AuditSettings",
     "BreakerSettings",
     "BucketSource",
+    "CallbackSettings",
     "EventSettings",
     "GrantSettings",
     "HttpSettings",

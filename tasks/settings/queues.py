@@ -44,7 +44,7 @@ class PoolSettings(Section, frozen=True, kw_only=True):
 
 
 class ScalingSettings(Section, frozen=True, kw_only=True):
-    """``pools`` overrides the defaults by pool name (``intent``, ``agents.<type>``).
+    """``pools`` overrides the defaults by pool name (``intent``, ``agents.<type>``, ``callbacks``).
 
     ``cold_start_seconds``: so long a shard may take from nothing to the first sign of life of a worker.
     """

@@ -22,6 +22,7 @@ AlertType = Literal[
     "quota_exceeded",
     "request_rejected",
     "attempt_failed",
+    "callback_failed",
 ]
 
 

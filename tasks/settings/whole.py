@@ -11,6 +11,7 @@ from tasks import keys
 from tasks.errors import InvalidInput
 from tasks.settings.agents import DEFAULT_AGENTS, AgentSettings
 from tasks.settings.base import EMBEDDED, Contradiction, Place, Positive, Section
+from tasks.settings.callbacks import CallbackSettings
 from tasks.settings.doors import EventSettings, HttpSettings
 from tasks.settings.models import ModelCacheSettings, ModelSettings
 from tasks.settings.queues import LeaseSettings, PoolSettings, QueueSettings, ScalingSettings
@@ -54,6 +55,7 @@ class Settings(Section, frozen=True, kw_only=True):
     tools: ToolSettings = ToolSettings()
     http: HttpSettings = HttpSettings()
     events: EventSettings = EventSettings()
+    callbacks: CallbackSettings = CallbackSettings()
     sessions: SessionSettings = SessionSettings()
 
     def __post_init__(self) -> None:
@@ -95,7 +97,7 @@ class Settings(Section, frozen=True, kw_only=True):
             yield ("scaling", "default", "shards"), "scaling.default.shards: name the pool, under scaling.pools"
         for name, pool in self.scaling.pools.items():
             place = ("scaling", "pools", name, "shards")
-            if pool.shards and name == keys.INTENT_POOL:
+            if pool.shards and name in {keys.INTENT_POOL, keys.CALLBACK_POOL}:
                 yield place, f"{'.'.join(place)}: only agent pools have shards, chosen by the intent pool"
             for shard in pool.shards:
                 if f"{shard}-".startswith("high-"):
@@ -138,7 +140,7 @@ class Settings(Section, frozen=True, kw_only=True):
 
     @property
     def pools(self) -> tuple[str, ...]:
-        """Return every pool: the intent pool, then one for each agent type, or in its place its shards."""
+        """Return every pool: intent, one for each agent type or in its place its shards, and the callbacks' own."""
         return tuple(name for base in self._bases for name in self.sharded.get(base, (base,)))
 
     @property
@@ -151,7 +153,7 @@ class Settings(Section, frozen=True, kw_only=True):
 
     @property
     def _bases(self) -> tuple[str, ...]:
-        return (keys.INTENT_POOL, *map(keys.agent_pool, self.agent_types))
+        return (keys.INTENT_POOL, *map(keys.agent_pool, self.agent_types), keys.CALLBACK_POOL)
 
     def agent(self, agent_type: str) -> AgentSettings:
         """Return the settings of ``agent_type``; raises :class:`InvalidInput` where there is none."""

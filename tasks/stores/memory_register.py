@@ -94,7 +94,16 @@ class MemoryRegister(MemorySteps):
         return Opened.UNFINISHED if row.revision > revision else Opened.SAME
 
     def _open_of(self, tenant: str) -> int:
-        return sum(row.tenant == tenant and not keys.step_of(row.id) for row in self.rows.values())
+        return sum(row.tenant == tenant and keys.request_of(row.id) == row.id for row in self.rows.values())
+
+    async def outbox(self, row: Row, *, due: float, again: bool = False) -> bool:
+        """See the port."""
+        ref = keys.ref(row.tenant, row.id)
+        if ref in self.rows or (ref in self._done and not again):
+            return False
+        self.rows[ref] = row
+        self._unpublished[ref] = due
+        return True
 
     async def published(self, marks: Sequence[tuple[str, str, int]], *, now: float) -> None:
         """See the port."""
@@ -163,7 +172,8 @@ class MemoryRegister(MemorySteps):
             throttled=False,
             losses=0,
         )
-        self._admitted[row.tenant].add(ref)
+        if stage is not Stage.DELIVER:
+            self._admitted[row.tenant].add(ref)
         self._leases[ref] = now + lease
         return Begun(Verdict.EXHAUSTED if count > attempts else Verdict.STARTED, count)
 

@@ -12,6 +12,7 @@ from tasks.contracts.row import Row, Stage
 from tasks.errors import LeaseLost
 from tasks.stores import scripts, step_scripts
 from tasks.stores.link import Command, Link
+from tasks.stores.outbox_scripts import OUTBOX
 from tasks.stores.register import (
     NO_LIMITS,
     SPENT_FIELDS,
@@ -51,6 +52,13 @@ class RedisRegister:
             places = [keys.row(ref), keys.done(ref), keys.UNPUBLISHED, keys.DEADLINES, *_tenant_keys(row.tenant, day)]
             calls.append((places, [*about, row.revision, *fields]))
         return [Opened(_text(answer)) for answer in await self._link.run_each(scripts.OPEN, calls)]
+
+    async def outbox(self, row: Row, *, due: float, again: bool = False) -> bool:
+        """See the port."""
+        ref = keys.ref(row.tenant, row.id)
+        fields = [part for pair in to_hash(row, "").items() for part in pair]
+        places = [keys.row(ref), keys.done(ref), keys.UNPUBLISHED]
+        return bool(await self._link.run(OUTBOX, places, [ref, repr(due), _TRUE_FALSE[again], *fields]))
 
     async def published(self, marks: Sequence[tuple[str, str, int]], *, now: float) -> None:
         """See the port."""

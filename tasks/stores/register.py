@@ -154,6 +154,12 @@ class Register(Protocol):
         once the one before it has ended.
         """
 
+    async def outbox(self, row: Row, *, due: float, again: bool = False) -> bool:
+        """Create the row of a callback unless it is there or over; tell whether it was created. See :meth:`open`.
+
+        It counts as no request of its tenant. With ``again`` one that is over is created too.
+        """
+
     async def published(self, marks: Sequence[tuple[str, str, int]], *, now: float) -> None:
         """Mark (ref, queue, generation) as published at ``now``, unless the row has moved on since."""
 

@@ -77,5 +77,12 @@ def reference(row: Row) -> str:
 
 
 def reference_of(message: Message) -> str:
-    """Return the name in the register of what ``message`` is about: a request, or a step of its plan."""
-    return keys.ref(message.tenant, message.id, message.revision, message.step)
+    """Return the name in the register of what ``message`` is about: a request, a step of its plan, or its callback."""
+    return keys.ref(message.tenant, row_id_of(message))
+
+
+def row_id_of(message: Message) -> str:
+    """Return the id of the row of ``message``."""
+    if message.delivery:
+        return keys.delivery_id(message.id, message.revision)
+    return keys.row_id(message.id, message.revision, message.step)

@@ -189,7 +189,7 @@ local attempts = tonumber(r[6]) + 1
 redis.call('HSET', KEYS[1], 'holder', ARGV[5], 'lease_end', ARGV[7], 'attempts', attempts, 'published', '1',
            'recorded', '1', 'parked', '0', 'throttled', '0', 'losses', '0')
 redis.call('ZADD', KEYS[3], ARGV[7], ARGV[1])
-redis.call('SADD', slots(ARGV[1]), ARGV[1])
+if r[2] ~= 'deliver' then redis.call('SADD', slots(ARGV[1]), ARGV[1]) end
 if attempts > tonumber(ARGV[8]) then return {{'exhausted', attempts}} end
 return {{'started', attempts}}
 """)

@@ -15,7 +15,12 @@ def contract() -> dict[str, Any]:
     agents = {agent.type: {"fallback": agent.fallback} for agent in settings.agents}
     high = keys.queue(keys.INTENT_POOL, "high").removeprefix(intent := keys.queue(keys.INTENT_POOL, "normal"))
     return {
-        "pools": {"intent": keys.INTENT_POOL, "agent_prefix": keys.agent_pool(""), "planner": "planner"},
+        "pools": {
+            "intent": keys.INTENT_POOL,
+            "callbacks": keys.CALLBACK_POOL,
+            "agent_prefix": keys.agent_pool(""),
+            "planner": "planner",
+        },
         "queues": {
             "intent": intent,
             "high_suffix": high,

@@ -14,6 +14,7 @@ from tasks.stores.redis_register import RedisRegister
 from tasks.stores.register import Opened, Verdict
 from tests.support import build
 from tests.support.build import NOW, ref
+from tests.support.register_callbacks import CallbackContract
 from tests.support.register_contract import RegisterContract, RevisionContract, SessionContract, begin
 from tests.support.register_plans import PlanContract
 from tests.support.register_retries import RetryContract
@@ -42,6 +43,10 @@ class TestRetries(RetryContract):
 
 
 class TestPlans(PlanContract):
+    pass
+
+
+class TestCallbacks(CallbackContract):
     pass
 
 

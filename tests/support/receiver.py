@@ -13,7 +13,8 @@ class Receiver:
     """``seen`` counts requests by key, ``done`` has the bodies that were carried out, in order.
 
     The path says how it behaves: ``/pay`` answers; ``/slow`` answers after ``pause`` is set; ``/drop`` carries the
-    request out and hangs up without an answer.
+    request out and hangs up without an answer; ``/hook`` refuses each ``webhook-id`` ``refusals`` times, then takes it.
+    ``hooks`` has the headers and bytes that came there.
     """
 
     def __init__(self) -> None:
@@ -22,12 +23,21 @@ class Receiver:
         self.done: list[Any] = []
         self.headers: list[dict[str, str]] = []
         self.pause = threading.Event()
+        self.refusals = 0
+        self.hooks: list[tuple[dict[str, str], bytes]] = []
         self._answers: dict[str, int] = {}
         self._lock = threading.Lock()
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
+
+    def take(self, headers: dict[str, str], body: bytes) -> int:
+        """Return the status that a webhook is answered with."""
+        with self._lock:
+            self.hooks.append((headers, body))
+            self.seen[headers["webhook-id"]] += 1
+            return 503 if self.seen[headers["webhook-id"]] <= self.refusals else 204
 
     def carry_out(self, key: str, body: Any, headers: dict[str, str]) -> int:
         """Return the number of the deed: the same for the same key."""
@@ -48,6 +58,11 @@ def receiving() -> Iterator[Receiver]:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            if self.path == "/hook":
+                self.send_response(receiver.take({name.lower(): text for name, text in self.headers.items()}, body))
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                return
             number = receiver.carry_out(
                 self.headers.get("Idempotency-Key", ""), json.loads(body or b"null"), dict(self.headers)
             )

@@ -5,6 +5,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from tasks import keys
 from tasks.contracts.row import Stage
 from tasks.errors import LeaseLost
 from tasks.stores.register import Branch, Due, Handover, Lease, Limits, Register
@@ -18,10 +19,11 @@ ROWS = {
     "t2": build.row("t2", session="s"),
     "t3": build.row("t3", session="s", stage=Stage.WORK, queue="agents.planner"),
     "r1": build.row("r1", queue="requests.high", deadline=NOW + 5.5),
+    "t1#r1~callback": build.row("t1#r1~callback", digest="digest-of-t1", stage=Stage.DELIVER, queue="callbacks"),
     **{f"t3#r1.{step}": build.row(f"t3#r1.{step}", digest="digest-of-t3", stage=Stage.WORK) for step in "abc"},
 }
 NEEDS = {"a": (), "b": ("a",), "c": ("a",)}
-QUEUES = ("requests", "requests.high", "agents.planner", "agents.responder")
+QUEUES = ("requests", "requests.high", "agents.planner", "agents.responder", "callbacks")
 
 _ids = st.sampled_from(sorted(ROWS))
 _holders = st.sampled_from(["h1", "h2"])
@@ -40,12 +42,13 @@ OPERATIONS = st.lists(
             slots=st.sampled_from([None, None, 1]),
             revision=st.sampled_from([1, 1, 1, 2]),
         ),
+        _op("outbox", again=st.sampled_from([False, False, True])),
         _op("release", slots=st.sampled_from([None, 1, 2])),
         _op("publish", stale=st.sampled_from([0, 0, 0, 1])),
         _op("begin", holder=_holders, stale=st.sampled_from([False, False, False, True]), attempts=st.integers(1, 3)),
         _op("begin", holder=_holders, stale=st.just(False), attempts=st.integers(1, 3)),
         _op("extend", holder=_holders),
-        _op("advance", holder=_holders, queue=st.sampled_from(QUEUES[2:]), due=_dues),
+        _op("advance", holder=_holders, queue=st.sampled_from(QUEUES[2:4]), due=_dues),
         _op("postpone", holder=_holders, due=_dues, counted=st.booleans()),
         _op("clear", revision=st.sampled_from([1, 1, 1, 2])),
         _op("seize", holder=_holders),
@@ -93,9 +96,14 @@ class Player:
 
     async def _open(self, id: str, other: bool, slots: int | None, revision: int) -> Any:  # noqa: A002
         if "#" in id:
-            return None  # a step is opened by its request
+            return None  # a step or a callback is opened by its request
         row = ROWS[id].changed(revision=revision, **({"digest": "another"} if other else {}))
         return await self.register.open([row], due=self.now + 10, limits=[Limits(most_open=3, slots=slots)])
+
+    async def _outbox(self, id: str, again: bool) -> Any:  # noqa: A002
+        if not keys.is_delivery(id):
+            return None
+        return await self.register.outbox(ROWS[id], due=self.now + 10, again=again)
 
     async def _release(self, id: str, slots: int | None) -> Any:  # noqa: A002
         return await self.register.release("default", slots=slots, now=self.now, due=self.now + 10, most=2)

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+import httpx
 import orjson
 
 from handlers.acting import Acting
@@ -25,6 +26,8 @@ from tasks.contracts.asked import Asked
 from tasks.contracts.audit import AuditRecord
 from tasks.contracts.request import Request
 from tasks.contracts.result import IntentInfo, Result
+from tasks.courier import Courier
+from tasks.deliver import Deliver
 from tasks.finish import Finisher
 from tasks.heartbeat import Heartbeat
 from tasks.hop import Hop
@@ -48,6 +51,8 @@ from tests.support.clock import Clock
 
 RESPONDER = "agents.responder"
 HUMAN = "agents.human_escalation"
+MASTER = b"m" * 32
+"""What callbacks are signed with."""
 
 
 class Died(BaseException):
@@ -229,6 +234,16 @@ class World:
         passed: Callable[[str], None] = lambda _: None,
     ) -> Work:
         return Work(self.deps(pool, passed), runner or FakeRunner(), planner or FakePlanner())
+
+    def calling(self, receiver: Callable[[httpx.Request], httpx.Response], **parts: Any) -> Deliver:
+        """Return the hop of callbacks before ``receiver``. Every host is at one public address."""
+
+        async def resolve(_host: str, _port: int) -> list[str]:
+            return ["93.184.216.34"]
+
+        passed = parts.pop("passed", lambda _: None)
+        courier = Courier(self.settings.callbacks, resolve=resolve, transport=httpx.MockTransport(receiver))
+        return Deliver(self.deps(keys.CALLBACK_POOL, passed), courier, **{"masters": [MASTER], **parts})
 
     def sweeper(self, passed: Callable[[str], None] = lambda _: None) -> Sweeper:
         audit = self.stream("sweeper")

@@ -18,3 +18,10 @@ def test_what_every_worker_imports_stays_light() -> None:
     code = f"import sys, {', '.join(LIGHT)}; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert HEAVY.isdisjoint(done.stdout.split())
+
+
+def test_a_worker_of_callbacks_imports_no_agents_and_no_classifier() -> None:
+    code = "import sys, tasks.runtime, tasks.deliver, tasks.courier, tasks.access.webhooks; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    heavy = {*HEAVY, "autogen_core", "onnxruntime", "httpx", "boto3", "tasks.agents.team"}
+    assert heavy.isdisjoint(done.stdout.split())

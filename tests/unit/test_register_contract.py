@@ -5,6 +5,7 @@ import pytest
 from tasks.stores.memory_register import MemoryRegister
 from tasks.stores.register import Opened
 from tests.support import build
+from tests.support.register_callbacks import CallbackContract
 from tests.support.register_contract import RegisterContract, RevisionContract, SessionContract
 from tests.support.register_plans import PlanContract
 from tests.support.register_retries import RetryContract
@@ -32,6 +33,10 @@ class TestRetries(RetryContract):
 
 
 class TestPlans(PlanContract):
+    pass
+
+
+class TestCallbacks(CallbackContract):
     pass
 
 

@@ -178,7 +178,8 @@ def test_where_there_is_nothing_to_choose_nothing_is_asked() -> None:
 def test_shards_stand_in_place_of_their_pool() -> None:
     settings = sharded(eu={}, us={"max_workers": 1, "bandwidth_mbit": 100, "drain": True})
     assert settings.sharded == {RESPONDER: (EU, US)}
-    assert settings.pools == ("intent", "agents.planner", "agents.executor", EU, US, "agents.human_escalation")
+    agents = ("agents.planner", "agents.executor", EU, US, "agents.human_escalation")
+    assert settings.pools == ("intent", *agents, "callbacks")
     assert [settings.pool(name).max_workers for name in (EU, US, RESPONDER)] == [3, 1, 3]
     assert [settings.pool(name).bandwidth_mbit for name in (EU, US)] == [1000, 100]
     assert draining(settings) == {US}

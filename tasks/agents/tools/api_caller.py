@@ -12,8 +12,8 @@ from urllib.parse import urljoin
 
 from pydantic import AfterValidator, Field, JsonValue
 
+from tasks.access.outbound import Allowlist, Resolver, Target
 from tasks.agents.tools.api_answer import ApiResult, answered, read_body
-from tasks.agents.tools.api_guard import Allowlist, Resolver, Target
 from tasks.agents.tools.base import Effect, Tool, ToolArguments, ToolContext
 from tasks.agents.tools.credentials import filled, strike, values
 from tasks.errors import SettingsError, ToolError, ToolRefused, ToolUnavailable, ToolUncertain

@@ -1,16 +1,31 @@
 # Workers: a pool reads its own queues only, and signs with its own key only.
 
 locals {
-  # Where each pool sends to: intent to every agent, an agent to its fallback and back to hop 1 (next turns, steps of a plan).
+  kinds = {
+    for pool, it in var.pools : pool =>
+    it.agent != null ? "agent" : pool == var.pool_names.callbacks ? "callbacks" : "intent"
+  }
+  # Where each pool sends to: intent to every other, an agent to its fallback, back to hop 1 (next turns, steps of a plan)
+  # and to the callbacks, these to nobody.
   destinations = {
     for pool, it in var.pools : pool => distinct(concat(
-      it.agent == null ? flatten([for other, arns in local.arns : arns if other != pool]) : local.requests,
+      local.kinds[pool] == "intent" ? flatten([for other, arns in local.arns : arns if other != pool]) : [],
+      local.kinds[pool] == "agent" ? concat(local.requests, local.callbacks) : [],
       it.fallback == null ? [] : local.arns["${var.pool_names.agent_prefix}${it.fallback}"],
       local.dead_ends,
     ))
   }
-  reads  = { intent = ["bodies", "models", "results"], agent = ["bodies", "results", "sessions", "uploads"] }
-  writes = { intent = ["results"], agent = ["results", "sessions"] }
+  reads = {
+    intent    = ["bodies", "models", "results"]
+    agent     = ["bodies", "results", "sessions", "uploads"]
+    callbacks = ["bodies", "results"]
+  }
+  writes = { intent = ["results"], agent = ["results", "sessions"], callbacks = [] }
+  secrets = {
+    intent    = []
+    agent     = [var.model_secret_arn]
+    callbacks = [var.callback_secret_arn]
+  }
 }
 
 data "aws_iam_policy_document" "pool" {
@@ -33,22 +48,25 @@ data "aws_iam_policy_document" "pool" {
   statement {
     sid       = "ReadObjects"
     actions   = ["s3:GetObject"]
-    resources = [for use in local.reads[each.value.agent == null ? "intent" : "agent"] : local.objects[use]]
+    resources = [for use in local.reads[local.kinds[each.key]] : local.objects[use]]
   }
 
-  statement {
-    sid     = "CreateObjects"
-    actions = ["s3:PutObject"]
-    resources = [
-      for use in concat(local.writes[each.value.agent == null ? "intent" : "agent"], each.value.agent == var.pool_names.planner ? ["bodies"] : []) :
-      local.objects[use]
-    ]
+  dynamic "statement" {
+    for_each = length(local.writes[local.kinds[each.key]]) > 0 ? [local.writes[local.kinds[each.key]]] : []
+
+    content {
+      sid     = "CreateObjects"
+      actions = ["s3:PutObject"]
+      resources = [
+        for use in concat(statement.value, each.value.agent == var.pool_names.planner ? ["bodies"] : []) : local.objects[use]
+      ]
+    }
   }
 
   statement {
     sid       = "SignWithOwnKey"
     actions   = ["secretsmanager:GetSecretValue"]
-    resources = concat([var.signing_secret_arns[each.key]], each.value.agent == null ? [] : [var.model_secret_arn])
+    resources = concat([var.signing_secret_arns[each.key]], local.secrets[local.kinds[each.key]])
   }
 }
 

@@ -35,8 +35,8 @@ variable "pools" {
 }
 
 variable "pool_names" {
-  description = "The intent pool, the prefix of agent pools, and the agent type that plans."
-  type        = object({ intent = string, agent_prefix = string, planner = string })
+  description = "The intent pool, that of callbacks, the prefix of agent pools, and the agent type that plans."
+  type        = object({ intent = string, callbacks = string, agent_prefix = string, planner = string })
 }
 
 variable "queues" {
@@ -77,6 +77,11 @@ variable "signing_secret_arns" {
 variable "shared_secret_arns" {
   description = "ARNs of the secrets that every process reads: public ring, URL of the state store, key of commitments."
   type        = list(string)
+}
+
+variable "callback_secret_arn" {
+  description = "ARN of the secret that callbacks are signed with."
+  type        = string
 }
 
 variable "model_secret_arn" {

@@ -141,6 +141,14 @@ resource "aws_secretsmanager_secret" "commitment" {
   recovery_window_in_days = 7
 }
 
+resource "aws_secretsmanager_secret" "callbacks" {
+  #checkov:skip=CKV2_AWS_57:receivers hold what is derived from it, and are to be told before it changes
+  name                    = "${var.name}/callbacks"
+  description             = "What callbacks are signed with; tenants' secrets are derived from it"
+  kms_key_id              = aws_kms_key.data.arn
+  recovery_window_in_days = 7
+}
+
 resource "aws_secretsmanager_secret" "model" {
   #checkov:skip=CKV2_AWS_57:the model provider's key is rotated at the model provider
   name                    = "${var.name}/model-api-key"

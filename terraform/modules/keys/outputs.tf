@@ -28,6 +28,11 @@ output "commitment_secret" {
   value       = { arn = aws_secretsmanager_secret.commitment.arn, name = aws_secretsmanager_secret.commitment.name }
 }
 
+output "callback_secret" {
+  description = "ARN and name of the secret that callbacks are signed with."
+  value       = { arn = aws_secretsmanager_secret.callbacks.arn, name = aws_secretsmanager_secret.callbacks.name }
+}
+
 output "model_secret" {
   description = "ARN and name of the secret with the language model's key."
   value       = { arn = aws_secretsmanager_secret.model.arn, name = aws_secretsmanager_secret.model.name }

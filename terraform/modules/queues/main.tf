@@ -56,7 +56,8 @@ resource "aws_sqs_queue" "terminal" {
   kms_data_key_reuse_period_seconds = local.key_minutes * 60
 }
 
-# SQS takes ten sources by name, the queues of five pools. With more pools any queue of this account may redrive here.
+# SQS takes ten sources by name, the queues of five pools. There are more with the default agent types already, so any queue
+# of this account may redrive here.
 resource "aws_sqs_queue_redrive_allow_policy" "dead_letters" {
   queue_url = aws_sqs_queue.terminal[var.dead_letters].id
 

@@ -19,6 +19,7 @@ locals {
   agent_pools = { for type in keys(local.agents) : "${local.contract.pools.agent_prefix}${type}" => type }
   pools = merge(
     { (local.contract.pools.intent) = { base = local.contract.queues.intent, agent = null, fallback = null } },
+    { (local.contract.pools.callbacks) = { base = local.contract.pools.callbacks, agent = null, fallback = null } },
     { for pool, type in local.agent_pools : pool => { base = pool, agent = type, fallback = local.agents[type].fallback } },
   )
 

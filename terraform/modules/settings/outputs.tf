@@ -1,5 +1,5 @@
 output "pools" {
-  description = "Each pool: its agent type (null for intent), the agent type that it falls back to, its Kubernetes name, and its two queues."
+  description = "Each pool: its agent type (null for intent and callbacks), the agent type that it falls back to, its Kubernetes name, and its two queues."
   value = {
     for pool, it in local.pools : pool => {
       agent           = it.agent
@@ -26,7 +26,7 @@ output "prefixes" {
 }
 
 output "pool_names" {
-  description = "The intent pool, and the prefix of agent pools."
+  description = "The intent pool, that of callbacks, and the prefix of agent pools."
   value       = local.contract.pools
 }
 

@@ -8,6 +8,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from handlers.cli.main import cli
+from tasks.access.webhooks import secret_of, spelt
 from tasks.errors import InvalidInput, NotReady, SettingsError
 
 
@@ -79,3 +80,19 @@ def test_bad_input_names_what_is_missing(arguments: tuple[str, ...]) -> None:
     done = sluice("keys", *arguments)
     assert isinstance(done.exception, InvalidInput)
     assert "--" in str(done.exception)
+
+
+def test_a_tenant_is_told_its_secret_of_callbacks(tmp_path: Path) -> None:
+    for name in "ab":
+        (tmp_path / name).write_text(name * 32)
+    (tmp_path / "pipeline.yaml").write_text(f"callbacks: {{secrets: [{tmp_path / 'a'}, {tmp_path / 'b'}]}}")
+    found = told("keys", "callback-secret", "--tenant", "acme")
+    assert found["secrets"] == [spelt(secret_of(master, "acme")) for master in (b"a" * 32, b"b" * 32)]
+    assert sluice("keys", "callback-secret", "--tenant", "acme").stdout.split() == found["secrets"]
+    assert told("keys", "callback-secret")["secrets"] != found["secrets"]
+
+
+def test_without_a_secret_the_mend_is_named() -> None:
+    done = sluice("keys", "callback-secret")
+    assert isinstance(done.exception, NotReady)
+    assert "openssl rand" in str(done.exception)

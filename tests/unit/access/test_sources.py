@@ -22,8 +22,9 @@ from tasks.access.signing import (
     verify_with,
 )
 from tasks.access.sources import KmsSigner, load_keys, load_ring
+from tasks.access.webhooks import load_masters
 from tasks.errors import NotReady, SettingsError
-from tasks.settings import GrantSettings, Settings, SigningSettings
+from tasks.settings import CallbackSettings, GrantSettings, Settings, SigningSettings
 from tests.support import trust
 
 KEY = generate("alice")
@@ -164,3 +165,13 @@ def test_a_new_key_of_a_name_signs_and_the_old_one_stays_valid(tmp_path: Path) -
     keys = load_keys(settings((str(files["private"]),), str(files["ring"])))
     assert keys.signer(GRANT, "alice").kid == second
     assert {key.kid for key in keys.ring} == {first, second}
+
+
+def test_the_embedded_stack_makes_the_secret_of_callbacks_once(tmp_path: Path) -> None:
+    folder = tmp_path / "keys"
+    keyfiles.ensure(folder)
+    file = keyfiles.ensure_callback_secret(folder)
+    made = file.read_bytes()
+    assert keyfiles.ensure_callback_secret(folder).read_bytes() == made
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert load_masters(CallbackSettings(secrets=(str(file),))) == (made,)

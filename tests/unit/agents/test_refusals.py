@@ -10,8 +10,8 @@ import httpx
 import pytest
 
 from tasks import keys
+from tasks.access.outbound import Allowlist, is_public
 from tasks.agents.tools.api_caller import ApiCaller
-from tasks.agents.tools.api_guard import Allowlist, is_public
 from tasks.agents.tools.sql_guard import read_statement, render
 from tasks.attempt import Disposition
 from tasks.contracts.audit import AuditRecord

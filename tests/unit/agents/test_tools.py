@@ -8,8 +8,8 @@ from functools import cached_property
 import pytest
 from autogen_core import CancellationToken
 
+from tasks.access.outbound import Allowlist, is_public
 from tasks.agents.tools.api_caller import ApiArguments, ApiCaller
-from tasks.agents.tools.api_guard import Allowlist, is_public
 from tasks.agents.tools.base import MAX_RESULT_CHARACTERS, Tool, ToolArguments, ToolContext, ToolResult, readable
 from tasks.agents.tools.bench import Bench
 from tasks.agents.tools.calls import Calls

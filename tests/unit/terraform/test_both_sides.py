@@ -114,6 +114,9 @@ def test_the_environment_is_understood_by_the_settings(
         assert loaded.region == outputs["region"]
         assert loaded.auditing.immutable
         assert loaded.auditing.alerts.topic == outputs["alerts"]["topic_arn"]
+        assert loaded.callbacks.secrets == (
+            f"secretsmanager://{render.REGION}/{outputs['secrets']['callbacks']['name']}",
+        )
         assert loaded.signing.ring == f"secretsmanager://{render.REGION}/{outputs['secrets']['ring']['name']}"
         known = {
             name

@@ -18,6 +18,7 @@ POOLS = (
     "agents.executor",
     "agents.responder",
     "agents.human_escalation",
+    "callbacks",
 )
 FUNCTIONS = ("s3", "sqs", "http", "sweep", "seal")
 ROLES = (*POOLS, *FUNCTIONS, "keda")
@@ -47,17 +48,20 @@ QUEUES |= {name: queue(name) for name in (keys.DEAD_LETTERS, keys.QUARANTINE, ke
 READS = {pool: set(keys.queues(pool)) for pool in POOLS} | {"s3": {keys.UPLOADED}, "sqs": {keys.EVENTS}}
 REQUESTS = set(keys.queues("intent"))
 DEAD_ENDS = {keys.DEAD_LETTERS, keys.QUARANTINE}
-AGENTS = {name for pool in POOLS[1:] for name in keys.queues(pool)}
+AGENTS = {name for pool in POOLS[1:-1] for name in keys.queues(pool)}
+CALLBACKS = set(keys.queues("callbacks"))
 SENDS = {
-    "intent": AGENTS | DEAD_ENDS,
+    "intent": AGENTS | CALLBACKS | DEAD_ENDS,
     **{
-        pool: REQUESTS | DEAD_ENDS | set(keys.queues("agents.human_escalation"))
+        pool: REQUESTS | CALLBACKS | DEAD_ENDS | set(keys.queues("agents.human_escalation"))
         for pool in ("agents.planner", "agents.executor", "agents.responder")
     },
-    "agents.translator": REQUESTS | DEAD_ENDS | set(keys.queues("agents.responder")),
-    "agents.human_escalation": REQUESTS | DEAD_ENDS,
-    **dict.fromkeys(("s3", "sqs", "http"), REQUESTS | DEAD_ENDS),
-    "sweep": REQUESTS | AGENTS | DEAD_ENDS,
+    "agents.translator": REQUESTS | CALLBACKS | DEAD_ENDS | set(keys.queues("agents.responder")),
+    "agents.human_escalation": REQUESTS | CALLBACKS | DEAD_ENDS,
+    "callbacks": DEAD_ENDS,
+    **dict.fromkeys(("s3", "sqs"), REQUESTS | DEAD_ENDS),
+    "http": REQUESTS | CALLBACKS | DEAD_ENDS,
+    "sweep": REQUESTS | AGENTS | CALLBACKS | DEAD_ENDS,
 }
 OBJECTS = {
     "result": data(keys.result("t", "r")),
@@ -74,7 +78,8 @@ OBJECTS = {
 AGENT_READS, AGENT_WRITES = {"result", "session", "body", "upload"}, {"result", "session", "segment"}
 GETS = {
     "intent": {"result", "body", "model", "promotion"},
-    **dict.fromkeys(POOLS[1:], AGENT_READS),
+    **dict.fromkeys(POOLS[1:-1], AGENT_READS),
+    "callbacks": {"result", "body"},
     "s3": {"result", "upload"},
     "sqs": {"result"},
     "http": {"result", "session"},
@@ -83,7 +88,8 @@ GETS = {
 }
 PUTS = {
     "intent": {"result", "segment"},
-    **dict.fromkeys(POOLS[1:], AGENT_WRITES),
+    **dict.fromkeys(POOLS[1:-1], AGENT_WRITES),
+    "callbacks": {"segment"},
     "agents.planner": AGENT_WRITES | {"body"},
     "s3": {"body", "manifest", "segment"},
     "sqs": {"body", "segment"},
@@ -93,7 +99,9 @@ PUTS = {
 }
 SHARED = {"ring", "redis-url", "commitment"}
 SECRETS = {
-    **{pool: SHARED | {f"signing/{pool}"} | ({"model-api-key"} if pool != "intent" else set()) for pool in POOLS},
+    **{pool: SHARED | {f"signing/{pool}", "model-api-key"} for pool in POOLS[1:-1]},
+    "intent": SHARED | {"signing/intent"},
+    "callbacks": SHARED | {"signing/callbacks", "callbacks"},
     **dict.fromkeys(("s3", "sqs", "http"), SHARED | {"signing/door"}),
     "sweep": SHARED | {"signing/sweeper"},
     "seal": SHARED,
@@ -102,6 +110,7 @@ EVERY_SECRET = {
     *SHARED,
     "state-password",
     "model-api-key",
+    "callbacks",
     *(f"signing/{signer}" for signer in (*POOLS, "door", "sweeper")),
 }
 
@@ -215,7 +224,7 @@ def test_no_role_may_change_the_infrastructure(role: str, call: str, statements:
 
 def test_keda_counts_messages_and_nothing_else(statements: dict[str, list[Any]]) -> None:
     counted = {name for name, arn in QUEUES.items() if allowed(statements["keda"], "sqs:GetQueueAttributes", arn)}
-    assert counted == REQUESTS | AGENTS
+    assert counted == REQUESTS | AGENTS | CALLBACKS
     assert {call for statement in statements["keda"] for call in statement["Action"]} == {"sqs:GetQueueAttributes"}
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
 from tasks.errors import SettingsError, ToolError, ToolRefused, ToolUnavailable
+from tasks.settings import CallbackSettings
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Resolver = Callable[[str, int], Awaitable[list[str]]]
@@ -61,19 +62,15 @@ class Allowlist:
     def __init__(
         self, entries: Iterable[str], resolve: Resolver | None = None, *, where: str = "tools.api_caller.allowed_hosts"
     ) -> None:
-        self._entries = frozenset(_entry(text, where) for text in entries)
+        self._hosts = _Hosts(entries, where)
         self._resolve = resolve or resolve_host
 
     def covers(self, url: str) -> bool:
         """Tell whether an entry stands for the host of ``url``; nothing is resolved, and this does not allow a call."""
         try:
-            parts = _split(url)
-            return self._names(_host(parts), _port(parts), parts.scheme)
+            return self._hosts.name(_split(url))
         except ToolRefused:
             return False
-
-    def _names(self, host: str, port: int, scheme: str) -> bool:
-        return (host, port) in self._entries or ((host, None) in self._entries and port == _DEFAULT_PORTS[scheme])
 
     async def check(self, url: str) -> Target:
         """Return where a call of ``url`` must go.
@@ -83,30 +80,94 @@ class Allowlist:
             ToolUnavailable: its name leads nowhere.
         """
         parts = _split(url)
-        host, port = _host(parts), _port(parts)
-        if not self._names(host, port, parts.scheme):
-            raise ToolRefused(f"{host}:{port} is not an allowed host")
-        address = await self._address(host, port)
-        path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        authority = parts.netloc.rpartition("@")[2]
-        return Target(parts.scheme, host, port, authority, path, address)
+        host = _host(parts)
+        if not self._hosts.name(parts):
+            raise ToolRefused(f"{host}:{_port(parts)} is not an allowed host")
+        found = await _addresses(parts, self._resolve)
+        # An address that is on the list by its own number somebody meant.
+        if _literal(host) is None:
+            _all_fit(host, found, lambda it: it.is_loopback if host == "localhost" else is_public(it))
+        return _target(parts, found)
 
-    async def _address(self, host: str, port: int) -> str:
+
+class Wall:
+    """Whom callbacks may be sent to: any public host, or only ``allowed_hosts``.
+
+    ``private_hosts`` are allowed too, at whatever address.
+    """
+
+    def __init__(self, settings: CallbackSettings, resolve: Resolver | None = None) -> None:
+        self._allow_http = settings.allow_http
+        self._is_open = not settings.allowed_hosts
+        self._allowed = _Hosts(settings.allowed_hosts, "callbacks.allowed_hosts")
+        self._private = _Hosts(settings.private_hosts, "callbacks.private_hosts")
+        self._resolve = resolve or resolve_host
+
+    def admit(self, url: str) -> None:
+        """Raise :class:`ToolRefused` where the URL alone shows that it must not be called; nothing is resolved."""
+        self._admitted(url)
+
+    async def check(self, url: str) -> Target:
+        """Return where a call of ``url`` must go; raises as :meth:`Allowlist.check`."""
+        parts = self._admitted(url)
+        found = await _addresses(parts, self._resolve)
+        if not self._private.name(parts):
+            _all_fit(_host(parts), found, is_public)
+        return _target(parts, found)
+
+    def _admitted(self, url: str) -> SplitResult:
+        parts = _split(url)
+        host, port = _host(parts), _port(parts)
+        if parts.scheme == "http" and not self._allow_http:
+            raise ToolRefused("http:// is not allowed: use https://, or set callbacks.allow_http")
+        if self._private.name(parts):
+            return parts
+        if not self._is_open and not self._allowed.name(parts):
+            raise ToolRefused(f"{host}:{port} is not an allowed host: see callbacks.allowed_hosts")
         literal = _literal(host)
-        if literal is not None:
-            # It is on the list by its own number, so somebody meant this address.
-            return str(literal)
-        try:
-            found = [ipaddress.ip_address(text) for text in await self._resolve(host, port)]
-        except (OSError, ValueError) as error:
-            raise ToolUnavailable(f"{host} does not resolve to an address") from error
-        if not found:
-            raise ToolUnavailable(f"{host} does not resolve to an address")
-        # All must be fit: an attacker's name would give a good one and a bad one and wait for its turn.
-        for address in found:
-            if not (address.is_loopback if host == "localhost" else is_public(address)):
-                raise ToolRefused(f"{host} leads to {address}, which is not a public address")
-        return str(found[0])
+        if host == "localhost" or (literal is not None and not is_public(literal)):
+            raise ToolRefused(f"{host} is not a public address: see callbacks.private_hosts")
+        return parts
+
+
+class _Hosts:
+    """``host`` at its scheme's own port, ``host:port`` at that port."""
+
+    def __init__(self, entries: Iterable[str], where: str) -> None:
+        self._entries = frozenset(_entry(text, where) for text in entries)
+
+    def name(self, parts: SplitResult) -> bool:
+        """Tell whether an entry stands for the host of a URL."""
+        host, port = _host(parts), _port(parts)
+        at_own_port = port == _DEFAULT_PORTS[parts.scheme]
+        return (host, port) in self._entries or ((host, None) in self._entries and at_own_port)
+
+
+async def _addresses(parts: SplitResult, resolve: Resolver) -> list[Address]:
+    host = _host(parts)
+    literal = _literal(host)
+    if literal is not None:
+        return [literal]
+    try:
+        found = [ipaddress.ip_address(text) for text in await resolve(host, _port(parts))]
+    except (OSError, ValueError) as error:
+        raise ToolUnavailable(f"{host} does not resolve to an address") from error
+    if not found:
+        raise ToolUnavailable(f"{host} does not resolve to an address")
+    return found
+
+
+def _all_fit(host: str, found: Iterable[Address], fits: Callable[[Address], bool]) -> None:
+    # All must be fit: an attacker's name would give a good one and a bad one and wait for its turn.
+    for address in found:
+        if not fits(address):
+            raise ToolRefused(f"{host} leads to {address}, which is not a public address")
+
+
+def _target(parts: SplitResult, found: Sequence[Address]) -> Target:
+    path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    authority = parts.netloc.rpartition("@")[2]
+    return Target(parts.scheme, _host(parts), _port(parts), authority, path, str(found[0]))
 
 
 def is_public(address: Address) -> bool:
