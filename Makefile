@@ -41,8 +41,9 @@ format: .venv/ready ## Format the code.
 bench: .venv/ready ## Measure throughput, memory and cold start of this checkout.
 	$(BIN)/python -m benchmarks.thousand $(ARGS)
 
-bench-cold: .venv/ready ## Measure the cold start of workers, in parts.
+bench-cold: .venv/ready ## Measure the cold start of workers and of the whole path, in parts.
 	$(BIN)/python -m benchmarks.cold $(ARGS)
+	$(BIN)/python -m benchmarks.cold_path $(ARGS)
 
 bench-where: .venv/ready ## Measure where each CPU millisecond of a request goes.
 	$(BIN)/python -m benchmarks.where $(ARGS)

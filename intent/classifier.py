@@ -11,7 +11,17 @@ from msgspec import Struct
 
 from intent.encoding import Encoder, Encoders
 from intent.gentle import step_back
-from intent.manifest import HALF, MODEL_FILE, POOLED, PROBABILITIES, Manifest, check_model, default_dir
+from intent.manifest import (
+    HALF,
+    MODEL_FILE,
+    POOLED,
+    PROBABILITIES,
+    TOKENIZER_FILE,
+    Manifest,
+    checked,
+    default_dir,
+    read_manifest,
+)
 from intent.quiet import no_idle_threads, no_telemetry
 from tasks.contracts.words import Intent
 from tasks.errors import IntegrityError, InvalidInput, NotReady
@@ -70,15 +80,17 @@ class Classifier:
             raise InvalidInput(f"threads: must be at least 1, is {threads}")
         directory = model_dir or default_dir()
         with ThreadPoolExecutor(1, "sluice-model", initializer=step_back if gentle else None) as beside:
-            # Hashing needs no lock, importing and building the session one core: together they take half as long.
+            # Hashing the graph needs no lock, importing and making the encoder one core: together they take less.
             before = _identity(directory)
-            checked = beside.submit(check_model, directory)
+            manifest = read_manifest(directory)
+            hashed = beside.submit(checked, directory, MODEL_FILE, manifest)
             runtime = import_runtime()
-            manifest, tokenizer = checked.result()
+            tokenizer = checked(directory, TOKENIZER_FILE, manifest)
+            encoder = (encoders or Encoders()).get(tokenizer, manifest.max_length)
+            hashed.result()
         session = _session(runtime, directory, threads, half=manifest.recipe.get("precision") == HALF)
         if _identity(directory) != before:
             raise IntegrityError(f"{directory / MODEL_FILE}: was replaced while it was being loaded")
-        encoder = (encoders or Encoders()).get(tokenizer, manifest.max_length)
         classifier = cls(session, encoder, manifest)
         classifier._warm_up(directory)
         return classifier

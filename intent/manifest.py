@@ -73,6 +73,13 @@ def check_model(model_dir: Path) -> tuple[Manifest, bytes]:
         NotReady: a file is missing or cannot be read.
         IntegrityError: the manifest is malformed, or a file is not the one it vouches for.
     """
+    manifest = read_manifest(model_dir)
+    checked(model_dir, MODEL_FILE, manifest)
+    return manifest, checked(model_dir, TOKENIZER_FILE, manifest)
+
+
+def read_manifest(model_dir: Path) -> Manifest:
+    """Return the manifest of ``model_dir``; raises as :func:`check_model`."""
     manifest = _parse(model_dir, _read(model_dir, MANIFEST_FILE))
     expected = content_digest(
         manifest.files, manifest.labels, manifest.threshold, manifest.temperature, manifest.max_length
@@ -82,8 +89,16 @@ def check_model(model_dir: Path) -> tuple[Manifest, bytes]:
             f"{model_dir / MANIFEST_FILE}: version {manifest.version} does not match its content, "
             f"which ends in {expected}"
         )
-    _checked(model_dir, MODEL_FILE, manifest)
-    return manifest, _checked(model_dir, TOKENIZER_FILE, manifest)
+    return manifest
+
+
+def checked(model_dir: Path, name: str, manifest: Manifest) -> bytes:
+    """Return a file that ``manifest`` vouches for; raises as :func:`check_model`."""
+    data = _read(model_dir, name)
+    found = sha256(data)
+    if found != manifest.files[name]:
+        raise IntegrityError(f"{model_dir / name}: SHA-256 is {found}, the manifest says {manifest.files[name]}")
+    return data
 
 
 def _parse(model_dir: Path, data: bytes) -> Manifest:
@@ -91,14 +106,6 @@ def _parse(model_dir: Path, data: bytes) -> Manifest:
         return msgspec.json.decode(data, type=Manifest)
     except (ValueError, RecursionError) as error:
         raise IntegrityError(f"{model_dir / MANIFEST_FILE}: {told(error)}") from error
-
-
-def _checked(model_dir: Path, name: str, manifest: Manifest) -> bytes:
-    data = _read(model_dir, name)
-    found = sha256(data)
-    if found != manifest.files[name]:
-        raise IntegrityError(f"{model_dir / name}: SHA-256 is {found}, the manifest says {manifest.files[name]}")
-    return data
 
 
 def _read(model_dir: Path, name: str) -> bytes:

@@ -10,7 +10,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from scaling.bells import Bells
 from scaling.processes import Processes, Spawned
+from scaling.warm import WarmParent, warm_parent
 from tasks.contracts.words import new_id
 from tasks.log import get_logger
 from tasks.settings import PoolSettings, ScalingSettings, Settings
@@ -124,11 +126,12 @@ def pool_of(spawned: Spawned) -> str | None:
     return spawned.name.removeprefix(WORKER_PREFIX).rpartition("-")[0]
 
 
-def start_worker(processes: Processes, pool: str) -> Spawned:
-    """Start one worker process of ``pool``."""
+def start_worker(processes: Processes, pool: str, parent: WarmParent | None = None) -> Spawned:
+    """Start one worker process of ``pool``, by ``parent`` where that can."""
     processes.prune_logs(WORKER_PREFIX, keep=_KEPT_LOGS)
     command = [sys.executable, "-m", "handlers.cli.main", "worker", "--pool", pool]
-    return processes.start(f"{WORKER_PREFIX}{pool}-{new_id()[-8:]}", command)
+    name = f"{WORKER_PREFIX}{pool}-{new_id()[-8:]}"
+    return (parent and parent.fork(name, pool)) or processes.start(name, command)
 
 
 async def autoscale(settings: Settings, processes: Processes) -> None:
@@ -142,20 +145,23 @@ async def autoscale(settings: Settings, processes: Processes) -> None:
                 found.setdefault(pool, []).append(spawned)
         return found
 
-    async with connect(settings) as stores:
+    async with connect(settings) as stores, warm_parent(settings.scaling, processes) as parent:
+        bells = await Bells.listen(stores.broker, settings.pools)
         scaler = Autoscaler(
             settings.scaling,
             {pool: settings.pool(pool) for pool in settings.pools},
             broker=stores.broker,
-            start=lambda pool: start_worker(processes, pool),
+            start=lambda pool: start_worker(processes, pool, parent),
             stop=lambda worker: worker.send(signal.SIGTERM),
             workers=workers,
             now=loop.time,
         )
+        at_zero: set[str] = set()
         while True:
             try:
                 seen = await scaler.run_once()
+                at_zero = {pool for pool, facts in seen.items() if not facts["desired"]}
                 await stores.board.post_pools(seen)
             except Exception:  # an autoscaler that ends leaves everybody waiting
                 log.exception("autoscaler failed, trying again")
-            await asyncio.sleep(settings.scaling.polling_seconds)
+            await bells.wait(settings.scaling.polling_seconds, at_zero)

@@ -54,25 +54,37 @@ class Processes:
     """The processes of one folder: a pid file and a log for each."""
 
     def __init__(self, folder: Path) -> None:
+        self.folder = folder
         self._pids = folder / "pids"
         self._logs = folder / "logs"
         self._children: dict[int, subprocess.Popen[bytes]] = {}
 
-    def start(self, name: str, command: Sequence[str], *, env: Mapping[str, str] | None = None) -> Spawned:
-        """Start ``command`` in a session of its own, its output in ``logs/NAME.log``."""
-        self._pids.mkdir(parents=True, exist_ok=True)
+    def start(
+        self,
+        name: str,
+        command: Sequence[str],
+        *,
+        env: Mapping[str, str] | None = None,
+        stdin: int = subprocess.DEVNULL,
+    ) -> Spawned:
+        """Start ``command`` in a session of its own, reading from ``stdin``, its output in ``logs/NAME.log``."""
         self._logs.mkdir(parents=True, exist_ok=True)
         with self.log(name).open("ab") as output:
             child = subprocess.Popen(  # noqa: S603  the command is ours
                 list(command),
-                stdin=subprocess.DEVNULL,
+                stdin=stdin,
                 stdout=output,
                 stderr=output,
                 env={**os.environ, **(env or {})},
                 start_new_session=True,
             )
         self._children[child.pid] = child
-        spawned = Spawned(name, child.pid, psutil.Process(child.pid).create_time())
+        return self.enrol(name, child.pid)
+
+    def enrol(self, name: str, pid: int) -> Spawned:
+        """Write the pid file of a process that runs, so that it is found again."""
+        spawned = Spawned(name, pid, _created(pid))
+        self._pids.mkdir(parents=True, exist_ok=True)
         temporary = self._pids / f".{name}"
         temporary.write_bytes(orjson.dumps(asdict(spawned)))
         temporary.replace(self._file(name))
@@ -138,3 +150,11 @@ class Processes:
 
     def _reap(self) -> None:
         self._children = {pid: child for pid, child in self._children.items() if child.poll() is None}
+
+
+def _created(pid: int) -> float:
+    """Return when a process was created; 0, so that it counts as ended, where it has ended already."""
+    try:
+        return float(psutil.Process(pid).create_time())
+    except psutil.NoSuchProcess:
+        return 0.0

@@ -46,13 +46,15 @@ class PoolSettings(Section, frozen=True, kw_only=True):
 class ScalingSettings(Section, frozen=True, kw_only=True):
     """``pools`` overrides the defaults by pool name (``intent``, ``agents.<type>``, ``callbacks``).
 
-    ``cold_start_seconds``: so long a shard may take from nothing to the first sign of life of a worker.
+    ``cold_start_seconds``: so long a shard may take from nothing to the first sign of life of a worker. With
+    ``warm_parent`` the local autoscaler forks workers from a process that has imported what they need.
     """
 
     polling_seconds: Positive = 1
     cooldown_seconds: Positive = 10
     grace_seconds: Positive = 30
     cold_start_seconds: Positive = 30
+    warm_parent: bool = False
     default: PoolSettings = PoolSettings()
     pools: dict[str, PoolSettings] = msgspec.field(default_factory=dict)
 
