@@ -1,21 +1,28 @@
-"""The local autoscaler: worker processes from zero to a pool's maximum and back, by waiting plus running work."""
+"""The local autoscaler: obeys the ScaledObjects that KEDA would, with worker processes for replicas.
+
+It is three in one. KEDA and the HorizontalPodAutoscaler say how many replicas there are to be (:mod:`scaling.rules`);
+like a Deployment it starts what is missing, also in place of what died; like a kubelet it tells workers to stop, and
+kills one that has not ended when its grace period is long over.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import math
 import signal
 import sys
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Final
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final
 
 from scaling.bells import Bells
+from scaling.objects import Watch, rendered
 from scaling.processes import Processes, Spawned
+from scaling.rules import Scaler
 from scaling.warm import WarmParent, warm_parent
 from tasks.contracts.words import new_id
+from tasks.errors import StoreError
 from tasks.log import get_logger
-from tasks.settings import PoolSettings, ScalingSettings, Settings
+from tasks.settings import Settings
+from tasks.stores.board import Board
 from tasks.stores.broker import Broker, Depth
 from tasks.stores.connect import connect
 
@@ -26,97 +33,117 @@ _START_WINDOW_SECONDS: Final = 60.0
 _STARTS_PER_WORKER: Final = 10
 _KEPT_LOGS: Final = 50
 
-
-def wanted(depth: Depth, pool: PoolSettings) -> int:
-    """Return how many workers the load asks for: none for none, else at least one, at most the pool's maximum."""
-    return min(math.ceil(depth.total / pool.requests_per_worker), pool.max_workers)
+Running = Callable[[], Awaitable[Mapping[int, int]]]
+"""Tells how many requests each worker runs, by pid."""
 
 
-@dataclass
-class Trend:
-    """What a pool has asked for lately. Scales up at once; down only when less was asked for a whole cooldown."""
+class _Pool:
+    """What is known of one pool between two looks. ``desired`` is None until its workers were seen."""
 
-    peak: int = 0
-    asked: list[tuple[float, int]] = field(default_factory=list)
-
-    def decide(self, want: int, current: int, *, now: float, cooldown: float) -> int:
-        """Return the number of workers to have at ``now`` (seconds of any clock)."""
-        self.asked = [(time, count) for time, count in self.asked if time > now - cooldown]
-        self.asked.append((now, want))
-        decided = max(want, min(current, max(count for _, count in self.asked)))
-        self.peak = max(self.peak, decided)
-        return decided
+    def __init__(self, watch: Watch) -> None:
+        self.watch = watch
+        self.scaler = Scaler(watch.rules)
+        self.desired: int | None = None
+        self.peak = 0
+        self.starts: list[float] = []
 
 
 class Autoscaler:
-    """Watches the pools. ``start`` and ``stop`` act on worker processes; tests put their own in."""
+    """Watches the pools. ``start`` and ``send`` act on worker processes; tests put their own in.
+
+    ``stopping`` are the names of workers that were told to stop by an autoscaler before this one.
+    """
 
     def __init__(
         self,
-        settings: ScalingSettings,
-        pools: Mapping[str, PoolSettings],
+        watches: Mapping[str, Watch],
         *,
         broker: Broker,
         start: Callable[[str], object],
-        stop: Callable[[Spawned], None],
+        send: Callable[[Spawned, signal.Signals], None],
         workers: Callable[[], Mapping[str, list[Spawned]]],
+        running: Running,
         now: Callable[[], float],
+        stopping: frozenset[str] = frozenset(),
     ) -> None:
-        self._settings = settings
-        self._pools = pools
+        self._pools = {pool: _Pool(watch) for pool, watch in watches.items()}
         self._broker = broker
         self._start = start
-        self._stop = stop
+        self._send = send
         self._workers = workers
+        self._running = running
         self._now = now
-        self._trends = {pool: Trend() for pool in pools}
-        self._stopping: set[int] = set()
-        self._starts: dict[str, list[float]] = {}
+        self._stopping = dict.fromkeys(stopping, now())
 
-    async def run_once(self) -> dict[str, dict[str, int]]:
-        """Look once and act; return what each pool has and wants."""
-        depths = await self._broker.depths(list(self._pools))
-        running = self._workers()
-        self._stopping &= {worker.pid for workers in running.values() for worker in workers}
-        return {pool: self._scale(pool, depths[pool], running.get(pool, [])) for pool in self._pools}
+    async def run_once(self, *, pushed: bool = False) -> dict[str, dict[str, Any]]:
+        """Look once and act; return what each pool has and wants.
 
-    def _may_start(self, pool: str) -> bool:
-        """Tell whether another start is sensible: workers that die again and again are not started at every look."""
-        now = self._now()
-        recent = [time for time in self._starts.get(pool, ()) if time > now - _START_WINDOW_SECONDS]
-        allowed = len(recent) < _STARTS_PER_WORKER * self._pools[pool].max_workers
-        if not allowed:
-            log.warning("workers do not stay alive, waiting", pool=pool, starts=len(recent))
-        self._starts[pool] = [*recent, now] if allowed else recent
-        return allowed
+        ``pushed``: pools that sleep are looked at even where it is not time for it.
+        """
+        depths = await self._depths()
+        found = self._workers()
+        names = {worker.name for workers in found.values() for worker in workers}
+        self._stopping = {name: since for name, since in self._stopping.items() if name in names}
+        return {pool: await self._scale(pool, depths.get(pool), found.get(pool, []), pushed) for pool in self._pools}
 
-    def _scale(self, pool: str, depth: Depth, workers: list[Spawned]) -> dict[str, int]:
-        serving = [worker for worker in workers if worker.pid not in self._stopping]
-        trend = self._trends[pool]
-        want = wanted(depth, self._pools[pool])
-        decided = trend.decide(want, len(serving), now=self._now(), cooldown=self._settings.cooldown_seconds)
-        if decided != len(serving):
-            log.info(
-                "scaling",
-                pool=pool,
-                workers=len(serving),
-                to=decided,
-                waiting=depth.waiting,
-                running=depth.running,
-            )
-        for _ in range(decided - len(serving)):
-            if self._may_start(pool):
-                self._start(pool)
-        for worker in sorted(serving, key=lambda worker: worker.created)[decided:]:
-            self._stopping.add(worker.pid)
-            self._stop(worker)
+    async def _depths(self) -> Mapping[str, Depth]:
+        try:
+            return await self._broker.depths(list(self._pools))
+        except StoreError as error:
+            log.warning("queues do not answer", error=str(error))
+            return {}
+
+    async def _scale(self, name: str, depth: Depth | None, workers: list[Spawned], pushed: bool) -> dict[str, Any]:
+        pool = self._pools[name]
+        serving = [worker for worker in workers if worker.name not in self._stopping]
+        before = len(serving) if pool.desired is None else pool.desired
+        metric = pool.watch.metric(depth) if depth else None
+        pool.desired = pool.scaler.decide(self._now(), metric, before, pushed=pushed)
+        pool.peak = max(pool.peak, pool.desired)
+        load = {"waiting": depth.waiting, "running": depth.running} if depth else {}
+        if pool.desired != before:
+            log.info("scaling", pool=name, workers=len(serving), to=pool.desired, **load)
+        for _ in range(pool.desired - len(serving)):
+            if self._may_start(name, pool):
+                self._start(name)
+        for worker in await self._surplus(serving, pool.desired):
+            self._stopping[worker.name] = self._now()
+            self._send(worker, signal.SIGTERM)
+        self._kill_overdue(pool, workers)
         return {
             "workers": len(workers),
-            "desired": decided,
-            "peak": trend.peak,
-            "waiting": depth.waiting,
-            "running": depth.running,
+            "desired": pool.desired,
+            "peak": pool.peak,
+            **load,
+            "stopping": [worker.name for worker in workers if worker.name in self._stopping],
         }
+
+    async def _surplus(self, serving: list[Spawned], desired: int) -> list[Spawned]:
+        """Return the workers to stop: of those that have least to do the youngest. All of them drain."""
+        if desired >= len(serving):
+            return []
+        running = await self._running() if desired else {}
+        return sorted(serving, key=lambda worker: (running.get(worker.pid, 0), -worker.created))[
+            : len(serving) - desired
+        ]
+
+    def _may_start(self, name: str, pool: _Pool) -> bool:
+        """Tell whether another start is sensible: workers that die again and again are not started at every look."""
+        now = self._now()
+        pool.starts = [time for time in pool.starts if time > now - _START_WINDOW_SECONDS]
+        if len(pool.starts) >= _STARTS_PER_WORKER * pool.watch.rules.maximum:
+            log.warning("workers do not stay alive, waiting", pool=name, starts=len(pool.starts))
+            return False
+        pool.starts.append(now)
+        return True
+
+    def _kill_overdue(self, pool: _Pool, workers: list[Spawned]) -> None:
+        """Kill what did not end in its time. It has handed back what it ran, unless it hangs."""
+        overdue = self._now() - pool.watch.termination_seconds
+        for worker in workers:
+            if self._stopping.get(worker.name, overdue) < overdue:
+                log.error("worker did not end in its grace period, killing it", worker=worker.name, pid=worker.pid)
+                self._send(worker, signal.SIGKILL)
 
 
 def pool_of(spawned: Spawned) -> str | None:
@@ -134,9 +161,13 @@ def start_worker(processes: Processes, pool: str, parent: WarmParent | None = No
     return (parent and parent.fork(name, pool)) or processes.start(name, command)
 
 
-async def autoscale(settings: Settings, processes: Processes) -> None:
-    """Scale all pools until cancelled, and keep what was seen where ``sluice status`` reads it."""
+async def autoscale(settings: Settings, processes: Processes, watches: Mapping[str, Watch] | None = None) -> None:
+    """Scale all pools until cancelled, and keep what was seen where ``sluice status`` reads it.
+
+    ``watches`` are those of the manifests that ``settings`` render to, if no others are given.
+    """
     loop = asyncio.get_running_loop()
+    watched = watches if watches is not None else rendered(settings)
 
     def workers() -> dict[str, list[Spawned]]:
         found: dict[str, list[Spawned]] = {}
@@ -148,20 +179,49 @@ async def autoscale(settings: Settings, processes: Processes) -> None:
     async with connect(settings) as stores, warm_parent(settings.scaling, processes) as parent:
         bells = await Bells.listen(stores.broker, settings.pools)
         scaler = Autoscaler(
-            settings.scaling,
-            {pool: settings.pool(pool) for pool in settings.pools},
+            watched,
             broker=stores.broker,
             start=lambda pool: start_worker(processes, pool, parent),
-            stop=lambda worker: worker.send(signal.SIGTERM),
+            send=lambda worker, number: worker.send(number),
             workers=workers,
+            running=lambda: _running(stores.board, settings),
             now=loop.time,
+            stopping=await _told_to_stop(stores.board),
         )
-        at_zero: set[str] = set()
+        polling = min(watch.rules.polling for watch in watched.values())
+        pushed, at_zero = False, set[str]()
         while True:
             try:
-                seen = await scaler.run_once()
+                seen = await scaler.run_once(pushed=pushed)
                 at_zero = {pool for pool, facts in seen.items() if not facts["desired"]}
                 await stores.board.post_pools(seen)
             except Exception:  # an autoscaler that ends leaves everybody waiting
                 log.exception("autoscaler failed, trying again")
-            await bells.wait(settings.scaling.polling_seconds, at_zero)
+            pushed = await bells.wait(polling, at_zero)
+
+
+async def _running(board: Board, settings: Settings) -> dict[int, int]:
+    """Return how many requests each worker ran at its last heartbeat, by pid; nothing where the board is away."""
+    import socket
+    import time
+
+    found: dict[int, int] = {}
+    try:
+        beats = await board.workers(since=time.time() - settings.leases.lease_seconds)
+    except StoreError as error:
+        log.warning("board does not answer, stopping the youngest workers", error=str(error))
+        return found
+    for facts in beats:
+        if facts["host"] == socket.gethostname():
+            found[facts["pid"]] = found.get(facts["pid"], 0) + facts["running"]
+    return found
+
+
+async def _told_to_stop(board: Board) -> frozenset[str]:
+    """Return the workers that the autoscaler before this one told to stop: they drain, and serve nothing new."""
+    try:
+        pools = await board.pools()
+    except StoreError as error:
+        log.warning("board does not answer, taking every worker for one that serves", error=str(error))
+        return frozenset()
+    return frozenset(name for facts in pools.values() for name in facts.get("stopping", ()))

@@ -21,6 +21,7 @@ from typing import Final
 import orjson
 
 from scaling import buckets, keyfiles, modelserver
+from scaling.kube.pools import DRAIN_MARGIN_SECONDS
 from scaling.local import pool_of
 from scaling.processes import Processes, Spawned
 from tasks.access.commitments import KEY_ENV, new_key
@@ -99,7 +100,7 @@ class Stack:
         for name, command in (
             (SCHEDULER, ("sweep", "--every")),
             (SEALER, ("seal", "--every")),
-            (AUTOSCALER, ("autoscale",)),
+            (AUTOSCALER, ("autoscale", "--keep-stack")),
         ):
             self._ensure(name, partial(_sluice, *command), env=environment)
             tell(f"{name} runs")
@@ -158,8 +159,12 @@ class Stack:
         """
         stopped: list[str] = []
         groups: tuple[tuple[Callable[[Spawned], bool], float], ...] = (
-            (lambda spawned: spawned.name in {AUTOSCALER, SCHEDULER, SEALER}, 10.0),
-            (lambda spawned: pool_of(spawned) is not None, self.settings.scaling.grace_seconds + 10),
+            (lambda spawned: spawned.name == AUTOSCALER, 10.0),  # before all that it would start again
+            (lambda spawned: spawned.name in {SCHEDULER, SEALER}, 10.0),
+            (
+                lambda spawned: pool_of(spawned) is not None,
+                self.settings.grace(*self.settings.pools) + DRAIN_MARGIN_SECONDS,
+            ),
             (lambda _: True, 10.0),
         )
         for belongs, grace in groups:
@@ -173,6 +178,12 @@ class Stack:
             shutil.rmtree(self.folder)
             tell(f"deleted {self.folder}")
         return stopped
+
+    def missing(self) -> list[str]:
+        """Return the names of what :meth:`up` starts, the autoscaler apart, and does not run."""
+        needed = [REDIS, S3, *([MODEL] if modelserver.available() else []), SCHEDULER, SEALER]
+        running = self.running()
+        return [name for name in needed if name not in running]
 
     def running(self) -> dict[str, Spawned]:
         """Return what runs, by name."""

@@ -20,14 +20,13 @@ import orjson
 from tasks.attempt import Disposition
 from tasks.errors import StoreError
 from tasks.log import get_logger
+from tasks.settings.queues import CANCEL_MARGIN_SECONDS
 from tasks.stores.broker import Broker, Delivery
 
 log = get_logger()
 
 MAX_RECEIVE: Final = 64
 """Messages that one command takes at most: a crowd of workers shares a short queue."""
-CANCEL_MARGIN_SECONDS: Final = 3.0
-"""Seconds at the end of the grace period in which running attempts are cancelled and handed back."""
 _LOOK_SECONDS: Final = 1.0
 """How often an idle consumer looks for a message that came without ringing."""
 _FAULT_PAUSE_SECONDS: Final = 1.0

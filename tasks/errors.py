@@ -59,6 +59,12 @@ class NotReady(SluiceError):
     code = "not_ready"
 
 
+class AlreadyRunning(SluiceError):
+    """There may be one of these, and there is. The message says which."""
+
+    code = "already_running"
+
+
 class Overloaded(SluiceError):
     """There is more work than can be done in the time that was asked for. Trying again later helps."""
 

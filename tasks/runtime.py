@@ -21,7 +21,7 @@ from tasks.access.seals import AgentSeals
 from tasks.access.sources import load_keys
 from tasks.attempt import Deps
 from tasks.audit.opening import open_audit
-from tasks.consumer import CANCEL_MARGIN_SECONDS, Consumer
+from tasks.consumer import Consumer
 from tasks.contracts.base import utc_now
 from tasks.contracts.words import new_id
 from tasks.errors import StoreError
@@ -31,6 +31,7 @@ from tasks.hop import Hop
 from tasks.log import get_logger
 from tasks.reload import Reload
 from tasks.settings import Settings
+from tasks.settings.queues import CANCEL_MARGIN_SECONDS
 from tasks.settings_load import Source
 from tasks.stores.connect import Stores, connect
 from tasks.stores.objectlock import demand_lock
@@ -159,7 +160,7 @@ class Worker:
     async def _drain(self, consumers: Sequence[Consumer], runs: Sequence[asyncio.Task[None]]) -> None:
         """End within the grace period, whatever a server that does not answer holds up."""
         loop = asyncio.get_running_loop()
-        end = loop.time() + self.settings.scaling.grace_seconds
+        end = loop.time() + self.settings.grace(*self.pools)
         for consumer in consumers:
             consumer.stop()
         await asyncio.wait(runs, timeout=max(end - loop.time() - CANCEL_MARGIN_SECONDS, 0.0))

@@ -93,7 +93,7 @@ class Lab:
         self.release()
         started = [spawned for spawned in self._processes.all() if spawned.name == SCHEDULER or spawned in self.workers]
         drains = in_order or self.here
-        self._processes.stop(started, grace=self.settings.scaling.grace_seconds + 5 if drains else 0)
+        self._processes.stop(started, grace=self.settings.grace(*self.settings.pools) + 5 if drains else 0)
 
 
 def bench_settings(settings: Settings, *, model: str | None, latency: float, concurrency: int) -> Settings:

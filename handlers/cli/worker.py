@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import signal
 from collections.abc import Coroutine
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -44,15 +45,41 @@ def worker(ctx: click.Context, pools: tuple[str, ...]) -> None:
 
 
 @click.command()
+@click.option(
+    "--manifests",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Obey the ScaledObjects in this folder, as `sluice scale render` wrote them, instead of the settings' own.",
+)
+@click.option("--keep-stack", is_flag=True, help="Also start again what died of the stack that `sluice up` started.")
 @click.pass_context
-def autoscale(ctx: click.Context) -> None:
-    """Run the local autoscaler until SIGTERM: workers from zero by waiting plus running work, and back to zero."""
+def autoscale(ctx: click.Context, *, manifests: Path | None, keep_stack: bool) -> None:
+    """Run the local autoscaler until SIGTERM: workers from zero and back, by KEDA's rules. One for each home folder."""
+    from scaling import objects
     from scaling.local import autoscale as scale
+    from scaling.lock import sole
     from scaling.processes import Processes
     from tasks.settings_load import home
 
-    settings = settings_of(ctx)
-    asyncio.run(_until_told(scale(settings, Processes(home().absolute()))))
+    settings, folder = settings_of(ctx), home().absolute()
+    watches = objects.read(manifests, settings) if manifests else None
+    with sole(folder / "autoscaler.lock", "an autoscaler"):
+        scaling = scale(settings, Processes(folder), watches)
+        asyncio.run(_until_told(_keeping(settings, folder, scaling) if keep_stack else scaling))
+
+
+async def _keeping(settings: Settings, folder: Path, work: Coroutine[Any, Any, None]) -> None:
+    """Do ``work``, and keep the stack in ``folder`` alive meanwhile."""
+    import time
+
+    from scaling.keeper import Keeper
+    from scaling.stack import Stack
+
+    log = get_logger()
+    stack = Stack(folder, settings)
+    keeper = Keeper(stack.missing, lambda: stack.up(lambda line: log.info("stack", told=line)), now=time.monotonic)
+    async with asyncio.TaskGroup() as both:
+        both.create_task(keeper.run())
+        both.create_task(work)
 
 
 @click.command()

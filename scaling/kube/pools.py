@@ -17,7 +17,7 @@ DRAIN_MARGIN_SECONDS: Final = 10
 """From the end of a worker's own grace period to the kill: what runs then has been handed back."""
 _UP: Final = Direction(0, (Change("Percent", 900, 15), Change("Pods", 10, 15)))
 _DOWN: Final = Direction(120, (Change("Percent", 50, 60),))
-_FALLBACK: Final = Fallback(failures=3, replicas=1)
+_FALLBACK: Final = Fallback(failures=3, replicas=1, behaviour="currentReplicasIfHigher")
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def _plan(settings: Settings, pool: str) -> PoolPlan:
         pool=pool,
         name=object_name(pool),
         image="intent-cpu" if pool == keys.INTENT_POOL else "agent",
-        drain_seconds=_drain_seconds(settings, pool),
+        drain_seconds=ceil(settings.grace(pool)),
         rules=Rules(
             maximum=own.max_workers,
             target=own.requests_per_worker,
@@ -63,13 +63,3 @@ def _plan(settings: Settings, pool: str) -> PoolPlan:
             fallback=_FALLBACK,
         ),
     )
-
-
-def _drain_seconds(settings: Settings, pool: str) -> int:
-    """Return the grace period of a pool: what runs may take as long as its agent may."""
-    if pool == keys.INTENT_POOL:
-        return ceil(settings.scaling.grace_seconds)
-    if pool == keys.CALLBACK_POOL:
-        return ceil(max(settings.scaling.grace_seconds, settings.callbacks.timeout_seconds))
-    [agent] = [agent for agent in settings.agents if keys.agent_pool(agent.type) == keys.base_pool(pool)]
-    return ceil(max(settings.scaling.grace_seconds, agent.deadline_seconds))

@@ -46,7 +46,7 @@ def scaled_object(plan: PoolPlan, broker: Broker, queue_urls: dict[str, str], re
         spec["fallback"] = {
             "failureThreshold": rules.fallback.failures,
             "replicas": rules.fallback.replicas,
-            "behavior": "currentReplicasIfHigher",
+            "behavior": rules.fallback.behaviour,
         }
     return {
         "apiVersion": "keda.sh/v1alpha1",
@@ -61,7 +61,7 @@ def _direction(direction: Direction) -> Manifest:
         {"type": change.kind, "value": change.value, "periodSeconds": int(change.period)}
         for change in direction.changes
     ]
-    return {"stabilizationWindowSeconds": int(direction.window), "selectPolicy": "Max", "policies": policies}
+    return {"stabilizationWindowSeconds": int(direction.window), "selectPolicy": direction.select, "policies": policies}
 
 
 def _redis(plan: PoolPlan, _urls: dict[str, str], _region: str) -> list[Manifest]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import msgspec
 
@@ -11,6 +11,11 @@ from tasks.settings.base import Count, Positive, Section
 
 ShardName = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?\Z")]
 """A zone or a cluster."""
+
+CANCEL_MARGIN_SECONDS: Final = 3.0
+"""Seconds at the end of the grace period in which running attempts are cancelled and handed back."""
+LEAST_GRACE_SECONDS: Final = 30.0
+"""What a worker has for what runs, however short the deadline of its agents is."""
 
 
 class ShardSettings(Section, frozen=True, kw_only=True):
@@ -46,13 +51,15 @@ class PoolSettings(Section, frozen=True, kw_only=True):
 class ScalingSettings(Section, frozen=True, kw_only=True):
     """``pools`` overrides the defaults by pool name (``intent``, ``agents.<type>``, ``callbacks``).
 
-    ``cold_start_seconds``: so long a shard may take from nothing to the first sign of life of a worker. With
-    ``warm_parent`` the local autoscaler forks workers from a process that has imported what they need.
+    ``grace_seconds``: what a worker that is told to stop has for what runs, instead of what :meth:`Settings.grace`
+    derives from the deadline of its agents. ``cold_start_seconds``: so long a shard may take from nothing to the first
+    sign of life of a worker. With ``warm_parent`` the local autoscaler forks workers from a process that has imported
+    what they need.
     """
 
     polling_seconds: Positive = 1
     cooldown_seconds: Positive = 10
-    grace_seconds: Positive = 30
+    grace_seconds: Positive | None = None
     cold_start_seconds: Positive = 30
     warm_parent: bool = False
     default: PoolSettings = PoolSettings()

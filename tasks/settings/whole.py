@@ -14,7 +14,14 @@ from tasks.settings.base import EMBEDDED, Contradiction, Place, Positive, Sectio
 from tasks.settings.callbacks import CallbackSettings
 from tasks.settings.doors import EventSettings, HttpSettings
 from tasks.settings.models import ModelCacheSettings, ModelSettings
-from tasks.settings.queues import LeaseSettings, PoolSettings, QueueSettings, ScalingSettings
+from tasks.settings.queues import (
+    CANCEL_MARGIN_SECONDS,
+    LEAST_GRACE_SECONDS,
+    LeaseSettings,
+    PoolSettings,
+    QueueSettings,
+    ScalingSettings,
+)
 from tasks.settings.routing import IntentSettings, RoutingSettings
 from tasks.settings.sessions import SessionSettings
 from tasks.settings.tools import ToolSettings
@@ -179,3 +186,16 @@ class Settings(Section, frozen=True, kw_only=True):
         if own:
             pool = pool.changed(concurrency=own)
         return pool.shard(shard) if shard else pool
+
+    def grace(self, *pools: str) -> float:
+        """Return how many seconds a worker of ``pools`` that is told to stop has for what runs.
+
+        Where nothing else is set, what runs may take as long as its agent may, and is never handed back.
+        """
+        if self.scaling.grace_seconds is not None:
+            return self.scaling.grace_seconds
+        bases = set(map(keys.base_pool, pools))
+        deadlines = [agent.deadline_seconds for agent in self.agents if keys.agent_pool(agent.type) in bases]
+        if keys.CALLBACK_POOL in bases:
+            deadlines.append(self.callbacks.timeout_seconds)
+        return max([LEAST_GRACE_SECONDS, *(seconds + CANCEL_MARGIN_SECONDS for seconds in deadlines)])

@@ -39,7 +39,7 @@ class Board:
                 await self.retire(name)
         return [{"name": name, **facts} for name, facts in found.items() if facts["beat"] > since]
 
-    async def post_pools(self, pools: Mapping[str, Mapping[str, int]]) -> None:
+    async def post_pools(self, pools: Mapping[str, Mapping[str, Any]]) -> None:
         """Say what the autoscaler saw and wants."""
         await self._link.calls([("HSET", keys.POOLS, pool, orjson.dumps(facts)) for pool, facts in pools.items()])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from scaling.processes import Processes
 from tasks import keys
 from tasks.settings import Settings
 from tests.e2e.conftest import Fleet
@@ -173,3 +175,29 @@ def test_a_lone_worker_needs_a_real_pool(settings: Settings) -> None:
     done = sluice("worker", "--pool", "agents.nobody")
     assert done.returncode == 2
     assert keys.agent_pool("planner") in done.stderr
+
+
+@pytest.mark.slow
+def test_what_died_of_the_stack_is_started_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith(("SLUICE_", "AWS_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("SLUICE_HOME", str(tmp_path / "home"))
+
+    def running() -> dict[str, int]:
+        return {one.name: one.pid for one in Processes(tmp_path / "home").all()}
+
+    assert sluice("up").returncode == 0
+    try:
+        before, killed = running(), {"redis", "scheduler", "sealer"}
+        for name in killed:
+            os.kill(before[name], signal.SIGKILL)
+        end = time.monotonic() + 60
+        while (after := running()).keys() < before.keys() or any(after[name] == before[name] for name in killed):
+            assert time.monotonic() < end, after
+            time.sleep(0.2)
+        assert {name for name in before if after[name] != before[name]} == killed
+        done = sluice("submit", "What is a webhook?", "--wait", "--timeout", "90")
+        assert done.returncode == 0, done.stderr
+    finally:
+        assert sluice("down", "--purge").returncode == 0
+    assert running() == {}

@@ -5,12 +5,10 @@ from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
-import boto3
 import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from moto.server import ThreadedMotoServer
 
 from handlers.producer import AsyncProducer
 from tasks import keys
@@ -22,30 +20,23 @@ from tasks.settings import Settings
 from tasks.stores.broker import Delivery, Depth, Parcel
 from tasks.stores.connect import Stores
 from tasks.stores.sqs_broker import BATCH, BATCH_BYTES, QueueUrls, SqsBroker, batches
+from tests.support.sqs import REGION, deploy, sqs_server
 from tests.support.world import classify
 
 POOL = "agents.responder"
 HIGH, NORMAL = keys.queues(POOL)
-REGION = "us-east-1"
 
 
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
-    server = ThreadedMotoServer(port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"{host}:{port}"
-    server.stop()
+    with sqs_server() as address:
+        yield address
 
 
 @pytest.fixture
 def deployment(address: str, tenant: str, environment: dict[str, str]) -> str:
     """The URL of a deployment whose queues were made."""
-    client = boto3.client("sqs", endpoint_url=f"http://{address}", region_name=REGION)
-    names = [*keys.queues(keys.INTENT_POOL), *keys.queues(POOL), keys.DEAD_LETTERS, keys.QUARANTINE]
-    for queue in names:
-        client.create_queue(QueueName=keys.sqs_queue(tenant, queue), Attributes={"VisibilityTimeout": "2"})
-    return f"sqs+http://{address}/123456789012/{tenant}"
+    return deploy(address, tenant, [keys.INTENT_POOL, POOL], visibility=2)
 
 
 @pytest.fixture

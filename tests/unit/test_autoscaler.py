@@ -1,90 +1,63 @@
-"""Up at once, down only after a cooldown, to zero, and never below what is asked."""
+"""The autoscaler over workers in memory: what it starts, whom it stops, and what it does when nobody answers."""
 
-from hypothesis import given
-from hypothesis import strategies as st
+import signal
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
-from scaling.local import Autoscaler, Trend, pool_of, wanted
+from scaling.local import Autoscaler, pool_of
+from scaling.objects import Watch
 from scaling.processes import Spawned
-from tasks.settings import PoolSettings, ScalingSettings
-from tasks.stores.broker import Depth, MemoryBroker, Parcel
+from scaling.rules import Change, Direction, Fallback, Rules
+from tasks.errors import StoreError
+from tasks.stores.broker import MemoryBroker, Parcel
 
 COOLDOWN = 10.0
+GRACE = 100.0
+AT_ONCE = Direction(0, (Change("Percent", 1000, 15),))
 
 
-def depth(waiting: int, running: int = 0) -> Depth:
-    return Depth(waiting, running)
-
-
-def test_workers_by_load() -> None:
-    pool = PoolSettings(max_workers=3, requests_per_worker=10)
-    loads = [(0, 0), (1, 0), (0, 1), (10, 0), (5, 6), (30, 0), (1000, 0)]
-    assert [wanted(depth(*load), pool) for load in loads] == [0, 1, 1, 1, 2, 3, 3]
-
-
-@given(st.integers(0, 10_000), st.integers(0, 10_000), st.integers(1, 50), st.integers(1, 500))
-def test_any_load_has_a_worker_and_none_has_none(waiting: int, running: int, most: int, each: int) -> None:
-    count = wanted(depth(waiting, running), PoolSettings(max_workers=most, requests_per_worker=each))
-    assert (count == 0) == (waiting + running == 0)
-    assert count <= most
-    assert count == most or count * each >= waiting + running
-
-
-def test_up_at_once_and_down_after_the_cooldown() -> None:
-    trend = Trend()
-    current, seen = 0, []
-    for now, want in [(0, 0), (1, 3), (2, 1), (5, 0), (10.9, 0), (11, 0), (12, 0), (14.9, 0), (15, 0)]:
-        current = trend.decide(want, current, now=now, cooldown=COOLDOWN)
-        seen.append(current)
-    assert seen == [0, 3, 3, 3, 3, 1, 0, 0, 0]
-    assert trend.peak == 3
-
-
-def test_a_burst_in_the_cooldown_starts_it_again() -> None:
-    trend = Trend()
-    trend.decide(2, 0, now=0, cooldown=COOLDOWN)
-    trend.decide(2, 2, now=9, cooldown=COOLDOWN)
-    assert trend.decide(0, 2, now=18.9, cooldown=COOLDOWN) == 2
-    assert trend.decide(0, 2, now=19, cooldown=COOLDOWN) == 0
-
-
-def test_workers_that_died_are_not_replaced_for_the_past() -> None:
-    trend = Trend()
-    trend.decide(5, 0, now=0, cooldown=COOLDOWN)
-    assert trend.decide(1, 2, now=1, cooldown=COOLDOWN) == 2
-
-
-@given(st.lists(st.tuples(st.floats(0, 5), st.integers(0, 9), st.integers(0, 9)), max_size=30))
-def test_never_below_what_is_asked_and_never_up_without_asking(steps: list[tuple[float, int, int]]) -> None:
-    trend, now = Trend(), 0.0
-    recent: list[tuple[float, int]] = []
-    for pause, want, current in steps:
-        now += pause
-        recent.append((now, want))
-        decided = trend.decide(want, current, now=now, cooldown=COOLDOWN)
-        assert decided >= want
-        assert decided <= max(want, current)
-        asked = [count for time, count in recent if time > now - COOLDOWN]
-        assert decided >= min(current, max(asked))
+def watch(maximum: int, target: float = 1, *, in_flight: bool = True, **rules: object) -> Watch:
+    own = Rules(maximum=maximum, target=target, polling=1, sync=1, cooldown=COOLDOWN, up=AT_ONCE, down=AT_ONCE)
+    return Watch(replace(own, **rules), in_flight, GRACE)  # type: ignore[arg-type]
 
 
 class Fleet:
     """Workers in memory, and the autoscaler over them."""
 
-    def __init__(self, **pools: PoolSettings) -> None:
+    def __init__(self, stopping: Iterable[str] = (), there: int = 0, **pools: Watch) -> None:
         self.broker = MemoryBroker()
         self.now = 0.0
+        self.watches = pools
         self.alive: dict[str, list[Spawned]] = {pool: [] for pool in pools}
-        self.stopped: list[int] = []
+        self.sent: list[tuple[int, signal.Signals]] = []
+        self.running: dict[int, int] = {}
         self._pids = 0
+        for pool in pools:
+            for _ in range(there):
+                self._start(pool)
+        self.scaler = self.restarted(stopping)
+
+    def restarted(self, stopping: Iterable[str] = ()) -> Autoscaler:
+        """Return an autoscaler that knows nothing of what was before."""
+
+        async def running() -> Mapping[int, int]:
+            return self.running
+
         self.scaler = Autoscaler(
-            ScalingSettings(cooldown_seconds=COOLDOWN),
-            pools,
+            self.watches,
             broker=self.broker,
             start=self._start,
-            stop=lambda worker: self.stopped.append(worker.pid),
+            send=lambda worker, number: self.sent.append((worker.pid, number)),
             workers=lambda: {pool: list(workers) for pool, workers in self.alive.items() if workers},
+            running=running,
             now=lambda: self.now,
+            stopping=frozenset(stopping),
         )
+        return self.scaler
+
+    @property
+    def stopped(self) -> list[int]:
+        return [pid for pid, number in self.sent if number is signal.SIGTERM]
 
     def _start(self, pool: str) -> None:
         self._pids += 1
@@ -94,87 +67,163 @@ class Fleet:
         self.broker.queues[queue].clear()
         await self.broker.publish([Parcel(queue, "r", "{}", 0)] * count)
 
+    async def at(self, now: float) -> dict[str, dict[str, object]]:
+        self.now = now
+        return await self.scaler.run_once()
+
     def end(self, pid: int) -> None:
         for workers in self.alive.values():
             workers[:] = [worker for worker in workers if worker.pid != pid]
 
 
 async def test_each_pool_by_its_own_load() -> None:
-    fleet = Fleet(
-        intent=PoolSettings(max_workers=2, requests_per_worker=10),
-        **{"agents.planner": PoolSettings(max_workers=9, requests_per_worker=1)},
-    )
+    fleet = Fleet(intent=watch(2, 10), **{"agents.planner": watch(9)})
     await fleet.load("requests.high", 11)
     await fleet.load("agents.planner", 3)
     assert len(await fleet.broker.receive("agents.planner", 3, now=0)) == 3
     seen = await fleet.scaler.run_once()
     assert {pool: len(workers) for pool, workers in fleet.alive.items()} == {"intent": 2, "agents.planner": 3}
-    assert seen["intent"] == {"workers": 0, "desired": 2, "peak": 2, "waiting": 11, "running": 0}
+    assert seen["intent"] == {"workers": 0, "desired": 2, "peak": 2, "waiting": 11, "running": 0, "stopping": []}
     assert seen["agents.planner"]["running"] == 3
 
 
 async def test_what_was_started_is_not_started_again() -> None:
-    fleet = Fleet(intent=PoolSettings(max_workers=4, requests_per_worker=1))
+    fleet = Fleet(intent=watch(4))
     await fleet.load("requests", 3)
-    for _ in range(3):
-        await fleet.scaler.run_once()
+    for now in range(3):
+        await fleet.at(now)
     assert len(fleet.alive["intent"]) == 3
 
 
-async def test_a_worker_that_died_is_replaced_while_there_is_work() -> None:
-    fleet = Fleet(intent=PoolSettings(max_workers=2, requests_per_worker=1))
+async def test_who_rings_wakes_a_pool_before_its_next_look() -> None:
+    fleet = Fleet(intent=watch(4, polling=30, sync=30))
+    await fleet.at(0)
+    await fleet.load("requests", 3)
+    await fleet.at(1)
+    assert fleet.alive["intent"] == []
+    await fleet.scaler.run_once(pushed=True)
+    assert len(fleet.alive["intent"]) == 3
+
+
+async def test_a_worker_that_died_is_replaced_as_a_deployment_does() -> None:
+    fleet = Fleet(intent=watch(2))
     await fleet.load("requests", 2)
-    await fleet.scaler.run_once()
+    await fleet.at(0)
     fleet.end(1)
-    await fleet.scaler.run_once()
+    await fleet.at(0.1)  # between two looks of KEDA's
     assert [worker.pid for worker in fleet.alive["intent"]] == [2, 3]
 
 
 async def test_workers_that_die_at_once_are_not_started_at_every_look() -> None:
-    fleet = Fleet(intent=PoolSettings(max_workers=1))
+    fleet = Fleet(intent=watch(1))
     await fleet.load("requests", 1)
-    for _ in range(100):
-        await fleet.scaler.run_once()
+    for look in range(100):
+        await fleet.at(look / 2)
         fleet.end(fleet._pids)
-        fleet.now += 0.5
     assert fleet._pids == 10
-    fleet.now += 60
-    await fleet.scaler.run_once()
+    await fleet.at(110)
     assert fleet._pids == 11
 
 
-async def test_to_zero_after_the_cooldown_the_youngest_first_and_each_once() -> None:
-    fleet = Fleet(intent=PoolSettings(max_workers=3, requests_per_worker=1))
+async def test_to_zero_after_the_cooldown_each_told_once() -> None:
+    fleet = Fleet(intent=watch(3))
     await fleet.load("requests", 3)
-    await fleet.scaler.run_once()
-    await fleet.load("requests", 1)
-    fleet.now = 5
-    await fleet.scaler.run_once()
-    assert fleet.stopped == []
-    fleet.now = 10
-    await fleet.scaler.run_once()
-    assert fleet.stopped == [2, 3]
-    await fleet.scaler.run_once()  # they drain and are not asked twice
-    assert fleet.stopped == [2, 3]
-    fleet.end(2)
-    fleet.end(3)
+    await fleet.at(0)
     await fleet.load("requests", 0)
-    fleet.now = 20
-    await fleet.scaler.run_once()
-    assert fleet.stopped == [2, 3, 1]
+    await fleet.at(COOLDOWN)
+    assert sorted(fleet.stopped) == [2, 3]  # the last one is KEDA's to take
+    await fleet.at(COOLDOWN + 1)
+    assert sorted(fleet.stopped) == [1, 2, 3]
+    await fleet.at(COOLDOWN + 2)  # they drain and are not asked twice
+    assert len(fleet.stopped) == 3
+
+
+async def test_the_idle_ones_go_first_then_the_youngest() -> None:
+    fleet = Fleet(intent=watch(4))
+    await fleet.load("requests", 4)
+    await fleet.at(0)
+    fleet.running = {1: 0, 2: 3, 3: 0, 4: 3}
+    await fleet.load("requests", 1)
+    await fleet.at(1)
+    assert fleet.stopped == [3, 1, 4]
 
 
 async def test_a_draining_worker_does_not_count_when_work_comes() -> None:
-    fleet = Fleet(intent=PoolSettings(max_workers=1, requests_per_worker=1))
+    fleet = Fleet(intent=watch(1))
     await fleet.load("requests", 1)
-    await fleet.scaler.run_once()
+    await fleet.at(0)
     await fleet.load("requests", 0)
-    fleet.now = 10
-    await fleet.scaler.run_once()
+    await fleet.at(COOLDOWN + 1)
     assert fleet.stopped == [1]
     await fleet.load("requests", 1)
-    await fleet.scaler.run_once()
+    seen = await fleet.at(COOLDOWN + 2)
     assert [worker.pid for worker in fleet.alive["intent"]] == [1, 2]
+    assert seen["intent"]["stopping"] == ["worker-intent-1"]
+
+
+async def test_what_does_not_end_in_its_grace_period_is_killed() -> None:
+    fleet = Fleet(intent=watch(1))
+    await fleet.load("requests", 1)
+    await fleet.at(0)
+    await fleet.load("requests", 0)
+    await fleet.at(COOLDOWN + 1)
+    await fleet.at(COOLDOWN + 1 + GRACE)
+    assert (1, signal.SIGKILL) not in fleet.sent
+    await fleet.at(COOLDOWN + 2 + GRACE)
+    assert fleet.sent == [(1, signal.SIGTERM), (1, signal.SIGKILL)]
+
+
+async def test_one_that_was_killed_finds_its_workers_again() -> None:
+    fleet = Fleet(intent=watch(4))
+    await fleet.load("requests", 3)
+    await fleet.at(0)
+    fleet.restarted()
+    await fleet.at(1)
+    assert len(fleet.alive["intent"]) == 3
+    await fleet.load("requests", 0)
+    fleet.restarted()
+    await fleet.at(2)
+    assert sorted(fleet.stopped) == [2, 3], "that a worker is there counts as activity: its cooldown begins now"
+    await fleet.at(2 + COOLDOWN + 1)
+    assert sorted(fleet.stopped) == [1, 2, 3]
+
+
+async def test_those_that_drain_already_are_not_taken_for_workers_that_serve() -> None:
+    fleet = Fleet(intent=watch(4), there=2, stopping=["worker-intent-1"])
+    await fleet.load("requests", 2)
+    seen = await fleet.at(0)
+    assert [worker.pid for worker in fleet.alive["intent"]] == [1, 2, 3]
+    assert seen["intent"]["stopping"] == ["worker-intent-1"]
+    assert fleet.sent == []
+
+
+async def test_while_nobody_answers_nothing_changes_until_the_fallback() -> None:
+    fleet = Fleet(intent=watch(4, fallback=Fallback(2, 1, "currentReplicasIfHigher")), **{"agents.planner": watch(4)})
+    await fleet.load("requests", 2)
+    await fleet.at(0)
+
+    async def refuse(pools: object) -> dict[str, object]:
+        raise StoreError("redis: away")
+
+    fleet.broker.depths = refuse  # type: ignore[assignment,method-assign]
+    for now in range(1, 6):
+        seen = await fleet.at(now)
+    assert (seen["intent"]["desired"], seen["agents.planner"]["desired"]) == (2, 0)
+    fleet.restarted()
+    fleet.alive["intent"].clear()
+    for now in range(6, 10):
+        seen = await fleet.at(now)
+    assert (seen["intent"]["desired"], seen["agents.planner"]["desired"]) == (1, 0)
+
+
+async def test_what_a_killed_worker_had_wakes_its_pool_and_by_queue_length_alone_it_never_does() -> None:
+    for in_flight, workers in ((True, 1), (False, 0)):
+        fleet = Fleet(intent=watch(1, in_flight=in_flight))
+        await fleet.load("requests", 1)
+        assert await fleet.broker.receive("intent", 1, now=0)  # by a worker that was killed
+        for now in range(600):
+            await fleet.at(now)
+        assert len(fleet.alive["intent"]) == workers
 
 
 def test_only_workers_have_a_pool() -> None:

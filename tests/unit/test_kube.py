@@ -76,7 +76,7 @@ def test_a_pool_has_as_long_to_end_as_its_agent_may_take() -> None:
         told = {one["name"]: one["value"] for one in pod["containers"][0]["env"]}
         assert told["SLUICE_SCALING__GRACE_SECONDS"] == str(plan.drain_seconds)
         assert pod["terminationGracePeriodSeconds"] == plan.drain_seconds + DRAIN_MARGIN_SECONDS
-    assert {plan.pool: plan.drain_seconds for plan in plans(settings)}["agents.responder"] == 200
+    assert {plan.pool: plan.drain_seconds for plan in plans(settings)}["agents.responder"] == 203
 
 
 def test_nothing_is_privileged_and_no_secret_is_written() -> None:

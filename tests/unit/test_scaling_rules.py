@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scaling.rules import Change, Direction, Fallback, Rules, Scaler
+from scaling.rules import DOWN, UP, Behaviour, Change, Direction, Fallback, Rules, Scaler
 
 AT_ONCE = Direction(0, (Change("Percent", 1_000_000, 15),))
 PLAIN = Rules(maximum=10, target=5, polling=10, cooldown=60, sync=10, up=AT_ONCE, down=Direction(0, (Change("Percent", 100, 10),)))  # fmt: skip # noqa: E501
@@ -34,11 +34,11 @@ def test_within_the_tolerance_nothing_changes() -> None:
 
 
 def test_zero_only_after_the_cooldown_and_from_any_count() -> None:
-    assert replayed(PLAIN, [20, 0, 0, 0, 0, 0, 0, 0]) == [4, 1, 1, 1, 1, 1, 0, 0]
+    assert replayed(PLAIN, [20, 0, 0, 0, 0, 0, 0, 0]) == [4, 1, 1, 1, 1, 1, 1, 0]
 
 
 def test_work_in_the_cooldown_begins_it_anew() -> None:
-    assert replayed(PLAIN, [5, 0, 0, 1, 0, 0, 0, 0, 0, 0]) == [1, 1, 1, 1, 1, 1, 1, 1, 1, 0]
+    assert replayed(PLAIN, [5, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0]) == [1] * 10 + [0]
 
 
 def test_between_two_looks_nothing_happens() -> None:
@@ -48,6 +48,15 @@ def test_between_two_looks_nothing_happens() -> None:
     assert replayed(rules, [0, 9, 9, 9, 9, 9, 9, 9, 9, 9], every=5)[6:] == [9, 9, 9, 9]
 
 
+def test_who_rings_hastens_the_first_worker_and_no_other() -> None:
+    scaler = Scaler(Rules(maximum=10, target=1, polling=30, sync=30, up=AT_ONCE))
+    assert scaler.decide(0, 0, 0) == 0
+    assert scaler.decide(1, 1, 0) == 0
+    assert scaler.decide(2, 1, 0, pushed=True) == 1
+    assert scaler.decide(3, 5, 1, pushed=True) == 1
+    assert scaler.decide(32, 5, 1) == 5
+
+
 def test_kubernetes_own_way_up_is_to_double_or_to_add_four() -> None:
     rules = Rules(maximum=100, target=1, polling=15, sync=15)
     assert replayed(rules, [100] * 6, every=15) == [5, 10, 20, 40, 80, 100]
@@ -55,7 +64,7 @@ def test_kubernetes_own_way_up_is_to_double_or_to_add_four() -> None:
 
 def test_down_waits_for_the_highest_of_the_window() -> None:
     rules = Rules(maximum=10, target=1, polling=15, sync=15, cooldown=10_000, up=AT_ONCE, down=Direction(60, (Change("Percent", 100, 15),)))  # fmt: skip # noqa: E501
-    assert replayed(rules, [10, 3, 3, 7, 2, 2, 2, 2, 2], every=15) == [10, 10, 10, 10, 10, 7, 7, 7, 2]
+    assert replayed(rules, [10, 3, 3, 7, 2, 2, 2, 2, 2], every=15) == [10, 10, 10, 10, 7, 7, 7, 2, 2]
 
 
 def test_down_slowly_by_policy() -> None:
@@ -65,7 +74,9 @@ def test_down_slowly_by_policy() -> None:
 
 def test_no_answer_changes_nothing_until_the_fallback() -> None:
     rules = Rules(maximum=10, target=5, polling=10, sync=10, up=AT_ONCE, fallback=Fallback(3, 6))
-    assert replayed(rules, [10, None, None, None, None, 10]) == [2, 2, 2, 6, 6, 6]
+    # "Once that value passes the failureThreshold": the fourth failure, where the threshold is three.
+    assert replayed(rules, [10, None, None, None, None, 10]) == [2, 2, 2, 2, 6, 6]
+    assert replayed(rules, [10, None, None, None, 10, None, None, None]) == [2] * 8
     assert replayed(PLAIN, [10, None, None, None, None]) == [2, 2, 2, 2, 2]
 
 
@@ -96,3 +107,83 @@ def test_a_policy_counts_what_was_done_in_its_period(kind: str) -> None:
     rules = Rules(maximum=100, target=1, polling=15, sync=15, up=Direction(0, (change,)))
     seen = replayed(rules, [100] * 5, every=15, replicas=4)
     assert seen == [8, 8, 8, 8, 12 if kind == "Pods" else 16]
+
+
+def test_a_fallback_wakes_a_pool_and_lasts_until_somebody_answers() -> None:
+    rules = Rules(maximum=10, target=5, polling=10, sync=10, cooldown=30, up=AT_ONCE, fallback=Fallback(1, 3))
+    assert replayed(rules, [0, None, None, None, 0, 0, 0, 0, 0]) == [0, 0, 3, 3, 3, 3, 3, 3, 0]
+    within = Rules(maximum=2, target=5, polling=10, sync=10, fallback=Fallback(0, 9))
+    assert replayed(within, [None, None]) == [2, 2]
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "few", "many"),
+    [
+        ("static", 4, 4),
+        ("currentReplicas", 2, 6),
+        ("currentReplicasIfHigher", 4, 6),
+        ("currentReplicasIfLower", 2, 4),
+    ],
+)
+def test_what_a_fallback_makes_of_what_is_there(behaviour: Behaviour, few: int, many: int) -> None:
+    fast = Direction(0, (Change("Percent", 100, 1),))
+    rules = Rules(maximum=9, target=5, polling=10, sync=10, up=AT_ONCE, down=fast, fallback=Fallback(0, 4, behaviour))
+    assert replayed(rules, [10, None, None])[1:] == [few, few]
+    assert replayed(rules, [30, None, None])[1:] == [many, many]
+
+
+def test_within_a_tenth_of_the_target_nothing_changes_and_beyond_it_does() -> None:
+    rules = Rules(maximum=100, target=10, polling=15, sync=15, cooldown=10_000, up=AT_ONCE, down=Direction(0, (Change("Percent", 100, 15),)))  # fmt: skip # noqa: E501
+    assert replayed(rules, [100, 109, 111, 131, 133], every=15) == [10, 10, 12, 12, 14]
+    assert replayed(rules, [100, 91, 90.5, 89], every=15) == [10, 10, 10, 9]
+
+
+def test_the_cooldown_is_for_zero_only() -> None:
+    """Between one and the maximum the autoscaler's windows count, and the cooldown does not."""
+    rules = Rules(maximum=10, target=1, polling=15, sync=15, cooldown=10_000, up=AT_ONCE, down=Direction(0, (Change("Percent", 100, 15),)))  # fmt: skip # noqa: E501
+    assert replayed(rules, [10, 1, 0, 0], every=15) == [10, 1, 1, 1]
+    slow = Rules(maximum=10, target=1, polling=15, sync=15, cooldown=30, up=AT_ONCE, down=DOWN)
+    assert replayed(slow, [10, 0, 0, 0], every=15) == [10, 10, 10, 0], "from any count, whatever the windows say"
+
+
+def test_zero_is_never_the_autoscalers_own_decision() -> None:
+    rules = Rules(maximum=10, target=1, polling=1000, sync=15, cooldown=1, up=AT_ONCE, down=Direction(0, (Change("Percent", 100, 15),)))  # fmt: skip # noqa: E501
+    assert replayed(rules, [5, 0, 0, 0], every=15) == [5, 1, 1, 1]
+
+
+def test_kubernetes_defaults() -> None:
+    assert Direction(0, (Change("Percent", 100, 15), Change("Pods", 4, 15))) == UP
+    assert Direction(300, (Change("Percent", 100, 15),)) == DOWN
+    rules = Rules(maximum=100, target=1, polling=15, sync=15, cooldown=10_000)
+    quiet = replayed(rules, [40, 40, 40, 40, *[1] * 22], every=15)
+    assert quiet[:4] == [5, 10, 20, 40]
+    assert quiet[4:22] + quiet[23:] == [40] * 18 + [1] * 3, "300 s after 40 were last asked for"
+
+
+def test_a_window_upwards_waits_for_the_lowest() -> None:
+    patient = Direction(30, (Change("Percent", 1_000_000, 15),))
+    rules = Rules(maximum=10, target=1, polling=15, sync=15, cooldown=10_000, up=patient)
+    assert replayed(rules, [1, 8, 5, 6, 6], every=15) == [1, 1, 5, 5, 6]
+
+
+def test_what_was_there_at_the_beginning_counts_as_asked_for() -> None:
+    rules = Rules(maximum=10, target=1, polling=15, sync=15, cooldown=10_000)
+    assert replayed(rules, [2] * 21, every=15, replicas=6) == [6] * 20 + [2]
+
+
+@pytest.mark.parametrize(("select", "second"), [("Max", 8), ("Min", 3), ("Disabled", 2)])
+def test_which_policy_counts(select: str, second: int) -> None:
+    policies = (Change("Pods", 6, 15), Change("Percent", 50, 15))
+    up = Direction(0, policies, select)  # type: ignore[arg-type]
+    rules = Rules(maximum=20, target=1, polling=15, sync=15, cooldown=10_000, up=up)
+    assert replayed(rules, [20, 20], every=15, replicas=2)[0] == second
+    down = Direction(0, policies, select)  # type: ignore[arg-type]
+    rules = Rules(maximum=20, target=1, polling=15, sync=15, cooldown=10_000, down=down)
+    assert replayed(rules, [1], every=15, replicas=10) == [{"Max": 4, "Min": 5, "Disabled": 10}[select]]
+
+
+def test_beyond_its_bounds_a_pool_is_put_back_at_once() -> None:
+    rules = Rules(maximum=4, target=1, polling=15, sync=15, down=Direction(300, (Change("Pods", 1, 60),)))
+    assert replayed(rules, [9], every=15, replicas=9) == [4]
+    rules = Rules(maximum=9, minimum=3, target=1, polling=15, sync=15)
+    assert replayed(rules, [0], every=15, replicas=1) == [3]
