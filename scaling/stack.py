@@ -34,6 +34,7 @@ MODEL: Final = "model"
 SCHEDULER: Final = "scheduler"
 SEALER: Final = "sealer"
 AUTOSCALER: Final = "autoscaler"
+WATCH: Final = "watch"
 
 _START_SECONDS: Final = 60.0
 _GRPC_OFFSET: Final = 10_000
@@ -100,6 +101,7 @@ class Stack:
             (SCHEDULER, ("sweep", "--every")),
             (SEALER, ("seal", "--every")),
             (AUTOSCALER, ("autoscale",)),
+            *([(WATCH, ("events", "watch"))] if self.settings.events.buckets else []),
         ):
             self._ensure(name, partial(_sluice, *command), env=environment)
             tell(f"{name} runs")
@@ -150,7 +152,7 @@ class Stack:
         """
         stopped: list[str] = []
         groups: tuple[tuple[Callable[[Spawned], bool], float], ...] = (
-            (lambda spawned: spawned.name in {AUTOSCALER, SCHEDULER, SEALER}, 10.0),
+            (lambda spawned: spawned.name in {AUTOSCALER, SCHEDULER, SEALER, WATCH}, 10.0),
             (lambda spawned: pool_of(spawned) is not None, self.settings.scaling.grace_seconds + 10),
             (lambda _: True, 10.0),
         )

@@ -94,7 +94,7 @@ class Hop(ABC):
         try:
             text = _spelt(message, raw)
             self.check(message)
-            if message.body.encoding in {"json", "zlib"}:
+            if message.body.encoding in {"json", "zstd"}:
                 asked = self._granted(message, decode_body(message.body))
         except MalformedMessage as error:
             # Not what was accepted: whoever wrote it must not be able to spend the attempts of the one who was.

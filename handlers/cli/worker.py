@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import signal
-from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 import msgspec
 
-from handlers.cli.common import json_option, naming_the_mend, print_json, run, settings_of
+from handlers.cli.common import json_option, naming_the_mend, print_json, run, settings_of, until_told
 from tasks.log import get_logger
 
 if TYPE_CHECKING:
@@ -52,7 +49,7 @@ def autoscale(ctx: click.Context) -> None:
     from tasks.settings_load import home
 
     settings = settings_of(ctx)
-    asyncio.run(_until_told(scale(settings, Processes(home().absolute()))))
+    asyncio.run(until_told(scale(settings, Processes(home().absolute()))))
 
 
 @click.command()
@@ -63,7 +60,7 @@ def sweep(ctx: click.Context, *, every: bool, as_json: bool) -> None:
     """Publish what was lost or waits for its time; end what is overdue."""
     settings = settings_of(ctx)
     if every:
-        asyncio.run(_until_told(_sweep_forever(settings)))
+        asyncio.run(until_told(_sweep_forever(settings)))
         return
     swept = run(_sweep_once(settings))
     numbers = {
@@ -106,7 +103,7 @@ def seal(ctx: click.Context, *, every: bool, as_json: bool) -> None:
     """Seal the audit: write a signed checkpoint over the segments that are new. Several sealers may run."""
     settings = settings_of(ctx)
     if every:
-        asyncio.run(_until_told(_seal_forever(settings)))
+        asyncio.run(until_told(_seal_forever(settings)))
         return
     sealed = run(_seal_once(settings))
     if as_json:
@@ -141,13 +138,3 @@ async def _seal_forever(settings: Settings) -> None:
             except Exception:  # a sealer that ends leaves the tail open
                 log.exception("sealing failed, trying again")
             await asyncio.sleep(pause)
-
-
-async def _until_told(work: Coroutine[Any, Any, None]) -> None:
-    """Run ``work`` until it ends or the process is told to stop."""
-    task = asyncio.ensure_future(work)
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, task.cancel)
-    with contextlib.suppress(asyncio.CancelledError):
-        await task

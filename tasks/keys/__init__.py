@@ -94,6 +94,7 @@ from tasks.keys.redis import (
     unacked_index,
     usage,
     waiting,
+    watched,
 )
 
 __all__ = [
@@ -184,4 +185,5 @@ __all__ = [
     "unacked_index",
     "usage",
     "waiting",
+    "watched",
 ]
