@@ -13,7 +13,7 @@ EXTRAS := cpu local http aws anthropic azure mcp sql test
 PEERS_DATA ?= build/peers
 SYSTEMS ?= raw,celery,taskiq,autogen_grpc,sluice
 
-.PHONY: help demo test test-slow lint format bench bench-cold bench-where bench-intent bench-peers lock train clean \
+.PHONY: help demo test test-slow lint format bench bench-cold bench-where bench-intent bench-sqs bench-messages bench-peers lock train clean \
   handlers-zip terraform-check terraform-validate terraform-schema
 
 help: ## Show this list.
@@ -52,6 +52,12 @@ bench-intent: .venv/ready ## Measure the intent model: accuracy and cost, latenc
 	$(BIN)/python -m benchmarks.intent_frontier --measure-only
 	$(BIN)/python -m benchmarks.intent_latency $(ARGS)
 	$(BIN)/python -m benchmarks.intent_update
+
+bench-sqs: .venv/ready ## Count the calls of SQS for a request, and what they cost.
+	$(BIN)/python -m benchmarks.sqs_calls $(ARGS)
+
+bench-messages: .venv/ready ## Measure the bytes of a request on its queue, by shape and encoding.
+	$(BIN)/python -m benchmarks.message_sizes $(ARGS)
 
 bench-peers: .venv/ready ## Run the harness in PEERS=FOLDER with Sluice as one of its SYSTEMS.
 	@test -f "$(PEERS)/run.py" || { echo "PEERS=FOLDER must name the harness (a folder with run.py)" >&2; exit 2; }

@@ -35,6 +35,7 @@ MODEL: Final = "model"
 SCHEDULER: Final = "scheduler"
 SEALER: Final = "sealer"
 AUTOSCALER: Final = "autoscaler"
+WATCH: Final = "watch"
 
 _START_SECONDS: Final = 60.0
 _GRPC_OFFSET: Final = 10_000
@@ -101,6 +102,7 @@ class Stack:
             (SCHEDULER, ("sweep", "--every")),
             (SEALER, ("seal", "--every")),
             (AUTOSCALER, ("autoscale", "--keep-stack")),
+            *([(WATCH, ("events", "watch"))] if self.settings.events.buckets else []),
         ):
             self._ensure(name, partial(_sluice, *command), env=environment)
             tell(f"{name} runs")
@@ -160,7 +162,7 @@ class Stack:
         stopped: list[str] = []
         groups: tuple[tuple[Callable[[Spawned], bool], float], ...] = (
             (lambda spawned: spawned.name == AUTOSCALER, 10.0),  # before all that it would start again
-            (lambda spawned: spawned.name in {SCHEDULER, SEALER}, 10.0),
+            (lambda spawned: spawned.name in {SCHEDULER, SEALER, WATCH}, 10.0),
             (
                 lambda spawned: pool_of(spawned) is not None,
                 self.settings.grace(*self.settings.pools) + DRAIN_MARGIN_SECONDS,
@@ -182,6 +184,7 @@ class Stack:
     def missing(self) -> list[str]:
         """Return the names of what :meth:`up` starts, the autoscaler apart, and does not run."""
         needed = [REDIS, S3, *([MODEL] if modelserver.available() else []), SCHEDULER, SEALER]
+        needed += [WATCH] if self.settings.events.buckets else []
         running = self.running()
         return [name for name in needed if name not in running]
 

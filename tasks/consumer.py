@@ -29,6 +29,8 @@ MAX_RECEIVE: Final = 64
 """Messages that one command takes at most: a crowd of workers shares a short queue."""
 _LOOK_SECONDS: Final = 1.0
 """How often an idle consumer looks for a message that came without ringing."""
+_SLOTS_SECONDS: Final = 0.1
+"""How long a broker whose calls are paid for is not asked, so that more slots than a few are free."""
 _FAULT_PAUSE_SECONDS: Final = 1.0
 _RESTORE_SECONDS: Final = 5.0
 _RESTORE_LIMIT: Final = 100
@@ -58,6 +60,7 @@ class Consumer:
         self._concurrency = concurrency
         self._visibility = visibility_seconds
         self._now = now
+        self._worth = min(broker.batch, concurrency)
         self._running: set[asyncio.Task[None]] = set()
         self._done: list[str] = []
         self._acknowledging: asyncio.Task[None] | None = None
@@ -76,7 +79,7 @@ class Consumer:
             await self._listen()
             while not self._stopping:
                 self._wake.clear()
-                free = min(self._concurrency - len(self._running), MAX_RECEIVE)
+                free = await self._slots()
                 taken = await self._take(free) if free else 0
                 if taken == 0 or taken < free:
                     await self._sleep()
@@ -97,6 +100,12 @@ class Consumer:
         for task in list(self._running):
             task.cancel()
         await self._settle(CANCEL_MARGIN_SECONDS)
+
+    async def _slots(self) -> int:
+        """Return how many messages may be taken; where few, and more pay, after a moment."""
+        if 0 < self._concurrency - len(self._running) < self._worth:
+            await asyncio.sleep(_SLOTS_SECONDS)
+        return 0 if self._stopping else min(self._concurrency - len(self._running), MAX_RECEIVE)
 
     async def _listen(self) -> None:
         try:

@@ -109,7 +109,7 @@ class Hop(ABC):
         try:
             text = _spelt(message, raw)
             self.check(message)
-            if message.body.encoding in {"json", "zlib"}:
+            if message.body.encoding in {"json", "zstd"}:
                 asked = self._granted(message, decode_body(message.body))
                 message = _marked(message, asked)
         except MalformedMessage as error:

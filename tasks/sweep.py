@@ -122,19 +122,26 @@ class Sweeper:
         taken = 0
         for pool in (*self._settings.pools, *self._settings.sharded):
             for queue in keys.queues(pool):
-                oldest = await self._broker.oldest(queue)
-                before = now - self._settings.leases.lost_seconds
-                if oldest is not None and oldest > now + _CLOCK_SKEW_SECONDS:
-                    # A clock that is ahead says nothing about what is older. It is looked at again when it is gone.
-                    log.warning("a message from the future", queue=queue, ahead_seconds=oldest - now)
-                    continue
-                if oldest is not None:
-                    before = min(before, oldest - _CLOCK_SKEW_SECONDS)
-                refs = await self._register.lost(queue, before=before, limit=_LIMIT)
+                refs, before = await self._unbegun(queue, now)
                 taken += await self._take([ref for ref in refs if ref in self._suspects], Due.LOST, before, now)
                 found.update(refs)
         self._suspects = found
         return taken
+
+    async def _unbegun(self, queue: str, now: float) -> tuple[list[str], float]:
+        """Return what was published to ``queue`` before a time that it has moved past, and not begun; and that time."""
+        before = now - self._settings.leases.lost_seconds
+        refs = await self._register.lost(queue, before=before, limit=_LIMIT)
+        # The queue is asked only where there is something to ask about: SQS wants money for each answer.
+        oldest = await self._broker.oldest(queue) if refs else None
+        if oldest is None:
+            return refs, before
+        if oldest > now + _CLOCK_SKEW_SECONDS:
+            # A clock that is ahead says nothing about what is older. It is looked at again when it is gone.
+            log.warning("a message from the future", queue=queue, ahead_seconds=oldest - now)
+            return [], before
+        before = min(before, oldest - _CLOCK_SKEW_SECONDS)
+        return await self._register.lost(queue, before=before, limit=_LIMIT), before
 
     async def _take(self, refs: list[str], why: Due, before: float, now: float) -> int:
         due = now + self._settings.leases.unpublished_seconds

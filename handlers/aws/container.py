@@ -23,18 +23,13 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class Container:
-    """Runs coroutines on one loop. A container is frozen between calls, so nothing is left to run meanwhile."""
+class Doors:
+    """Doors by name, opened when they are first used, on the running loop."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.loop = asyncio.new_event_loop()
         self._stack = AsyncExitStack()
         self._opened: dict[str, OpenDoor] = {}
-
-    def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run ``work`` to its end."""
-        return self.loop.run_until_complete(work)
 
     async def keep(self, opening: AbstractAsyncContextManager[T]) -> T:
         """Enter ``opening`` and leave it open for the calls to come."""
@@ -53,9 +48,25 @@ class Container:
         opened = await self.door(name)
         return await opened.door.accept(requests, caller=opened.gate.caller())
 
+    async def aclose(self) -> None:
+        """Close what is open."""
+        await self._stack.aclose()
+
+
+class Container(Doors):
+    """Runs coroutines on one loop. A container is frozen between calls, so nothing is left to run meanwhile."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        self.loop = asyncio.new_event_loop()
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run ``work`` to its end."""
+        return self.loop.run_until_complete(work)
+
     def close(self) -> None:
         """Close what is open. Lambda never calls it; tests do."""
-        self.loop.run_until_complete(self._stack.aclose())
+        self.loop.run_until_complete(self.aclose())
         self.loop.close()
 
 

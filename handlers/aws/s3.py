@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from handlers.aws.container import Container, container
+from handlers.aws.container import Doors, container
 from handlers.door import Outcome
 from handlers.events.intake import take_object
 from handlers.events.notices import Created, created
@@ -35,7 +35,7 @@ def handler(event: Mapping[str, Any], _context: object) -> dict[str, Any] | None
     return None
 
 
-async def take_queued(here: Container, records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+async def take_queued(here: Doors, records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Take each message's objects; return those that failed, and may succeed when they are delivered again."""
     failed = []
     for record in records:
@@ -47,7 +47,7 @@ async def take_queued(here: Container, records: Sequence[Mapping[str, Any]]) -> 
     return {"batchItemFailures": [{"itemIdentifier": message_id} for message_id in failed]}
 
 
-async def take(here: Container, objects: Sequence[Created]) -> None:
+async def take(here: Doors, objects: Sequence[Created]) -> None:
     """Take ``objects`` one after the other; one of no source is left alone."""
 
     async def accept(requests: Sequence[Request]) -> list[Outcome]:

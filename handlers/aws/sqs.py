@@ -7,7 +7,7 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any, Final
 
-from handlers.aws.container import Container, container
+from handlers.aws.container import Doors, container
 from handlers.aws.letters import SqsDeadLetters
 from handlers.door import Outcome
 from handlers.events.intake import Delivery, take_messages
@@ -27,7 +27,7 @@ def handler(event: Mapping[str, Any], _context: object) -> dict[str, Any]:
     return here.run(take(here, records))
 
 
-async def take(here: Container, records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+async def take(here: Doors, records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Take a batch, which Lambda fills from one queue; see :func:`handlers.events.intake.take_messages`."""
 
     async def accept(requests: Sequence[Request]) -> list[Outcome]:

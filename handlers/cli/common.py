@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
+import signal
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -77,6 +78,16 @@ def run(work: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine; see :func:`naming_the_mend`."""
     with naming_the_mend():
         return asyncio.run(work)
+
+
+async def until_told(work: Coroutine[Any, Any, None]) -> None:
+    """Run ``work`` until it ends or the process is told to stop."""
+    task = asyncio.ensure_future(work)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, task.cancel)
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
 
 
 @contextlib.contextmanager

@@ -28,6 +28,7 @@ COMMANDS: Final = {
     "bench": ("handlers.cli.bench:bench", "Measure the pipeline on this machine: speed, CPU, latency, memory."),
     "worker": ("handlers.cli.worker:worker", "Run one worker process of a pool."),
     "scale": ("handlers.cli.scale:scale", "Render Kubernetes manifests; simulate scaling."),
+    "events": ("handlers.cli.events:events", "Take objects and messages as requests, as the Lambda handlers do."),
     "http": ("handlers.cli.http:http", "Serve the HTTP door."),
     "autoscale": ("handlers.cli.worker:autoscale", "Run the local autoscaler."),
     "sweep": ("handlers.cli.worker:sweep", "Put back what fell between two steps; end what is overdue."),

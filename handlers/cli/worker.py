@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import signal
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from handlers.cli.common import json_option, naming_the_mend, print_json, run, settings_of
+from handlers.cli.common import json_option, naming_the_mend, print_json, run, settings_of, until_told
 from tasks.log import get_logger
 
 if TYPE_CHECKING:
@@ -64,7 +62,7 @@ def autoscale(ctx: click.Context, *, manifests: Path | None, keep_stack: bool) -
     watches = objects.read(manifests, settings) if manifests else None
     with sole(folder / "autoscaler.lock", "an autoscaler"):
         scaling = scale(settings, Processes(folder), watches)
-        asyncio.run(_until_told(_keeping(settings, folder, scaling) if keep_stack else scaling))
+        asyncio.run(until_told(_keeping(settings, folder, scaling) if keep_stack else scaling))
 
 
 async def _keeping(settings: Settings, folder: Path, work: Coroutine[Any, Any, None]) -> None:
@@ -90,7 +88,7 @@ def sweep(ctx: click.Context, *, every: bool, as_json: bool) -> None:
     """Publish what was lost or waits for its time; end what is overdue."""
     settings = settings_of(ctx)
     if every:
-        asyncio.run(_until_told(_sweep_forever(settings)))
+        asyncio.run(until_told(_sweep_forever(settings)))
         return
     swept = run(_sweep_once(settings))
     numbers = {
@@ -133,7 +131,7 @@ def seal(ctx: click.Context, *, every: bool, as_json: bool) -> None:
     """Seal the audit: write a signed checkpoint over the segments that are new. Several sealers may run."""
     settings = settings_of(ctx)
     if every:
-        asyncio.run(_until_told(_seal_forever(settings)))
+        asyncio.run(until_told(_seal_forever(settings)))
         return
     sealed = run(_seal_once(settings))
     if as_json:
@@ -168,13 +166,3 @@ async def _seal_forever(settings: Settings) -> None:
             except Exception:  # a sealer that ends leaves the tail open
                 log.exception("sealing failed, trying again")
             await asyncio.sleep(pause)
-
-
-async def _until_told(work: Coroutine[Any, Any, None]) -> None:
-    """Run ``work`` until it ends or the process is told to stop."""
-    task = asyncio.ensure_future(work)
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, task.cancel)
-    with contextlib.suppress(asyncio.CancelledError):
-        await task

@@ -72,7 +72,8 @@ async def take_object(
         await report.add({"error": {"code": error.code, "message": str(error)}})
         taken = taken._replace(refused=taken.refused + 1)
     await report.close()
-    log.info("object taken", bucket=created.bucket, key=created.key, **taken._asdict())
+    manifest = keys.manifest(origin, 1)
+    log.info("object taken", bucket=created.bucket, key=created.key, manifest=manifest, **taken._asdict())
     return taken
 
 

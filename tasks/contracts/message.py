@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import zlib
 from typing import Final, Literal
 
 from tasks.contracts.base import SCHEMA_VERSION, Contract, Identifier, Tenant, UtcDatetime, always, to_utc
@@ -18,14 +17,17 @@ MAX_BODY_BYTES: Final = 512 * 1024
 """Bytes that a body may have after decompression: far above the largest valid request, far below a bomb."""
 
 
+_LEVEL: Final = 3
+
+
 class Body(Contract, frozen=True, kw_only=True):
-    """The request's canonical body: inline as JSON, inline compressed, or in object storage.
+    """The request's canonical body: inline as JSON, inline compressed (base64), or in object storage.
 
     For ``object`` there is no address here: it is derived from tenant, id and digest. A step's message has no body
     (``plan``): what is to be done stands in the stored plan.
     """
 
-    encoding: Literal["json", "zlib", "object", "plan"]
+    encoding: Literal["json", "zstd", "object", "plan"]
     data: str = always("")
 
 
@@ -69,8 +71,10 @@ def encode_body(body: bytes, inline_limit: int) -> Body:
     """Return ``body`` as it travels. Over ``inline_limit`` encoded bytes the caller must store it as an object."""
     if len(body) <= COMPRESS_ABOVE:
         return Body(encoding="json", data=body.decode())
-    packed = base64.b64encode(zlib.compress(body, 6)).decode()
-    return Body(encoding="zlib", data=packed) if len(packed) <= inline_limit else Body(encoding="object")
+    import zstandard
+
+    packed = base64.b64encode(zstandard.ZstdCompressor(level=_LEVEL).compress(body)).decode()
+    return Body(encoding="zstd", data=packed) if len(packed) <= inline_limit else Body(encoding="object")
 
 
 def decode_body(body: Body) -> bytes:
@@ -83,11 +87,15 @@ def decode_body(body: Body) -> bytes:
         return body.data.encode()
     if body.encoding in {"object", "plan"}:
         raise MalformedMessage("this body lies in object storage")
-    unpacker = zlib.decompressobj()
+    import zstandard
+
     try:
-        raw = unpacker.decompress(base64.b64decode(body.data, validate=True), MAX_BODY_BYTES)
-    except (zlib.error, ValueError) as error:
+        packed = base64.b64decode(body.data, validate=True)
+        # What the frame says of its size is all that is made room for; one that does not say it is not ours.
+        if not 0 <= zstandard.frame_content_size(packed) <= MAX_BODY_BYTES:
+            raise MalformedMessage(
+                f"body is over {MAX_BODY_BYTES} bytes once unpacked, or does not say how large it is"
+            )
+        return zstandard.ZstdDecompressor().decompress(packed, allow_extra_data=False)
+    except (zstandard.ZstdError, ValueError) as error:
         raise MalformedMessage(f"body does not decompress: {error}") from error
-    if unpacker.unconsumed_tail or not unpacker.eof:
-        raise MalformedMessage(f"body is truncated or over {MAX_BODY_BYTES} bytes")
-    return raw

@@ -97,6 +97,7 @@ from tasks.keys.redis import (
     unacked_index,
     usage,
     waiting,
+    watched,
 )
 
 __all__ = [
@@ -190,4 +191,5 @@ __all__ = [
     "unacked_index",
     "usage",
     "waiting",
+    "watched",
 ]

@@ -154,6 +154,14 @@ def alert_seen(rule: str, tenant: str) -> str:
     return f"{PREFIX}:alert_seen:{rule}:{tenant}"
 
 
+def watched(bucket: str, prefix: str) -> str:
+    """Return the hash of the objects below a prefix that were seen: key to version. Its field ``""`` is always there.
+
+    Losing it costs work and doubles nothing: objects are taken again, and ask for the requests that they asked for.
+    """
+    return f"{PREFIX}:watched:{bucket}/{prefix}"
+
+
 REVOKED: Final = f"{PREFIX}:revoked"
 """Hash of what was revoked: one of the entries below to the Unix time until which grants are void."""
 

@@ -41,7 +41,14 @@ class Depth(Struct, frozen=True):
 
 
 class Broker(Protocol):
-    """At-least-once queues. Every method raises :class:`StoreError` when the server cannot be reached."""
+    """At-least-once queues. Every method raises :class:`StoreError` when the server cannot be reached.
+
+    ``batch`` is how many messages it pays to take together: a consumer with fewer free slots waits a moment for more.
+    """
+
+    @property
+    def batch(self) -> int:
+        """See above; 1 where it does not matter."""
 
     async def publish(self, parcels: Sequence[Parcel]) -> None:
         """Put each message at the end of its queue; after an error any of them may or may not have arrived."""
@@ -79,6 +86,8 @@ class Broker(Protocol):
 
 class MemoryBroker:
     """Queues in memory. For unit tests; ``take`` plays a worker that never acknowledges."""
+
+    batch = 1
 
     def __init__(self) -> None:
         self.queues: dict[str, deque[Parcel]] = defaultdict(deque)

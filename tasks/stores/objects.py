@@ -8,16 +8,20 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from tasks.contracts.base import utc_now
+from tasks.contracts.base import sha256, utc_now
 from tasks.errors import AlreadyExists, NotFound
 
 
 class Found(Struct, frozen=True):
-    """What a listing says of an object: ``size`` in bytes, and when it was written last."""
+    """What a listing says of an object: ``size`` in bytes, and when it was written last.
+
+    ``version`` is its ETag, where the store has one: another content has another.
+    """
 
     key: str
     size: int
     modified: datetime
+    version: str = ""
 
 
 class ReadableStore(Protocol):
@@ -105,4 +109,5 @@ class MemoryObjectStore:
     async def scan(self, prefix: str, *, after: str = "") -> AsyncIterator[Found]:
         """See :class:`ObjectStore`."""
         async for key in self.list(prefix, after=after):
-            yield Found(key, len(self.objects[key]), self._modified.get(key, self._now()))
+            data = self.objects[key]
+            yield Found(key, len(data), self._modified.get(key, self._now()), sha256(data))

@@ -22,6 +22,8 @@ from tasks.stores.link import Command, Link
 class RedisBroker:
     """See :class:`tasks.stores.broker.Broker`."""
 
+    batch = 1
+
     def __init__(self, link: Link) -> None:
         self._link = link
         process = new_id()

@@ -103,7 +103,8 @@ class S3ObjectStore:
         try:
             async for page in obstore.list(self._store, prefix, offset=after or None):
                 for item in page:
-                    yield Found(item["path"], item["size"], item["last_modified"])
+                    version = (item["e_tag"] or "").strip('"')
+                    yield Found(item["path"], item["size"], item["last_modified"], version)
         except (BaseError, ValueError) as error:
             raise self._failed("list", prefix, error) from error
 

@@ -1,7 +1,8 @@
 """The broker on SQS: two queues for each pool, made beforehand, with their own visibility and redrive.
 
 Messages travel as they are, JSON, and none is packed twice. SQS itself returns what a dead worker had in hand, and
-keeps what waits, so nothing is restored here. Up to ten messages go with each call; the client is boto3's, in threads.
+keeps what waits, so nothing is restored here. Each call is paid for, so up to ten messages go with one: what many
+requests send or delete at about the same time goes together. The client is boto3's, in threads.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from tasks import keys
 from tasks.errors import SettingsError, StoreError
 from tasks.stores.broker import Delivery, Depth, Parcel, envelope
+from tasks.stores.company import Company
+from tasks.stores.sqs_intake import Intake
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
@@ -27,9 +30,15 @@ BATCH: Final = 10
 """Messages in one call, at most."""
 BATCH_BYTES: Final = 256 * 1024
 """Bytes of the messages in one call, at most: what a queue takes by default."""
-_LONG_POLL_SECONDS: Final = 2
-"""How long an idle worker waits for a message with one call. One that is told to stop waits it out."""
+LONG_POLL_SECONDS: Final = 20
+"""How long an idle worker waits for a message with one call: the most that SQS knows."""
+_SEND_SPACING_SECONDS: Final = 0.02
+"""From one call that sends to a queue to the next: what comes meanwhile goes together. Somebody waits for it."""
+_DELETE_PATIENCE_SECONDS: Final = 1.0
+"""How long what is done waits for company before it is deleted. Nobody waits for it but a worker that drains."""
 _THREADS: Final = 8
+_POLL_THREADS: Final = 64
+"""Long polls at a time: two for each pool of a process."""
 
 
 class QueueUrls:
@@ -57,48 +66,56 @@ class QueueUrls:
 class SqsBroker:
     """See :class:`tasks.stores.broker.Broker`. A tag is the queue and the receipt handle; it dies with its process."""
 
+    batch = BATCH
+
     def __init__(self, urls: QueueUrls, *, region: str, loop_time: Callable[[], float]) -> None:
         """``loop_time`` gives seconds that never go back."""
         self._urls = urls
         self._region = region
         self._time = loop_time
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="sluice-sqs")
+        self._poll_threads = ThreadPoolExecutor(_POLL_THREADS, thread_name_prefix="sluice-sqs-poll")
         self._extended: dict[str, float] = {}
         self._visibility: dict[str, int] = {}
-        self._idle: set[str] = set()
+        self._intakes: dict[str, Intake] = {}
+        self._wakes: dict[str, Callable[[], None]] = {}
+        self._sends: dict[str, Company[str]] = {}
+        self._deletes: dict[str, Company[str]] = {}
 
     async def publish(self, parcels: Sequence[Parcel]) -> None:
         """See the port."""
         by_queue: dict[str, list[str]] = defaultdict(list)
         for parcel in parcels:
             by_queue[parcel.queue].append(envelope(parcel).decode())
-        sends = [(queue, batch) for queue, bodies in by_queue.items() for batch in batches(bodies)]
-        await asyncio.gather(*(self._send(queue, batch) for queue, batch in sends))
+        for queue in by_queue.keys() - self._sends.keys():
+            send = partial(self._send, queue)
+            self._sends[queue] = Company(send, batches, most=BATCH, spacing=_SEND_SPACING_SECONDS)
+        await asyncio.gather(*(self._sends[queue].join(bodies) for queue, bodies in by_queue.items()))
 
     async def receive(self, pool: str, most: int, *, now: float) -> list[Delivery]:
-        """See the port. Where the last call found nothing this one waits for a message, for a moment."""
-        high, normal = keys.queues(pool)
-        wait = _LONG_POLL_SECONDS if pool in self._idle else 0
-        if wait:
-            # Both at once, or a message on one of them would wait for the end of the wait on the other.
-            half = max(most // 2, 1)
-            found = [*await asyncio.gather(self._take(high, half, wait), self._take(normal, half, wait))]
-            taken = [delivery for part in found for delivery in part]
-        else:
-            taken = await self._take(high, most, 0)
-            while len(taken) < most and (more := await self._take(normal, most - len(taken), 0)):
-                taken += more
-                if len(more) < BATCH:
-                    break
-        (self._idle.discard if taken else self._idle.add)(pool)
+        """See the port. What is not there now is waited for in the background; see :meth:`listen`."""
+        taken: list[Delivery] = []
+        for queue in keys.queues(pool):
+            if len(taken) < most:
+                try:
+                    taken += await self._intake(pool, queue).take(most - len(taken))
+                except StoreError:
+                    if not taken:
+                        raise
         return taken
 
     async def listen(self, pool: str, wake: Callable[[], None]) -> None:
-        """See the port. SQS rings no bell: :meth:`receive` waits instead."""
+        """See the port: ``wake`` is called when a long poll ends, which only :meth:`receive` begins."""
+        self._wakes[pool] = wake
 
     async def acknowledge(self, pool: str, tags: Sequence[str]) -> None:
         """See the port."""
-        await self._each(tags, "delete_message_batch", {})
+        by_queue: dict[str, list[str]] = defaultdict(list)
+        for tag in tags:
+            by_queue[tag.partition("\n")[0]].append(tag)
+        for queue in by_queue.keys() - self._deletes.keys():
+            self._deletes[queue] = Company(self._delete, _in_tens, most=BATCH, patience=_DELETE_PATIENCE_SECONDS)
+        await asyncio.gather(*(self._deletes[queue].join(own) for queue, own in by_queue.items()))
 
     async def give_back(self, pool: str, tags: Sequence[str]) -> None:
         """See the port. SQS counts it as received once more."""
@@ -136,8 +153,31 @@ class SqsBroker:
         return (await self._counts(queue))[0]
 
     async def close(self) -> None:
-        """End the threads."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        """Give back what came and nobody took; end the threads. A poll that waits is not waited for.
+
+        What SQS hands to such a poll at this very moment is seen again when its visibility ends.
+        """
+        await asyncio.gather(*(intake.close() for intake in self._intakes.values()))
+        for threads in (self._threads, self._poll_threads):
+            threads.shutdown(wait=False, cancel_futures=True)
+
+    def _intake(self, pool: str, queue: str) -> Intake:
+        if queue not in self._intakes:
+            self._intakes[queue] = Intake(
+                partial(self._take, queue),
+                partial(self.give_back, pool),
+                partial(self._ring, pool),
+                batch=BATCH,
+                wait_seconds=LONG_POLL_SECONDS,
+            )
+        return self._intakes[queue]
+
+    def _ring(self, pool: str) -> None:
+        if wake := self._wakes.get(pool):
+            wake()
+
+    async def _delete(self, tags: Sequence[str]) -> None:
+        await self._each(tags, "delete_message_batch", {})
 
     async def _send(self, queue: str, bodies: Sequence[str]) -> None:
         entries = [{"Id": str(number), "MessageBody": body} for number, body in enumerate(bodies)]
@@ -147,8 +187,9 @@ class SqsBroker:
     async def _take(self, queue: str, most: int, wait: int) -> list[Delivery]:
         answer = await self._call(
             "receive_message",
+            self._poll_threads if wait else self._threads,
             QueueUrl=self._urls.of(queue),
-            MaxNumberOfMessages=min(most, BATCH),
+            MaxNumberOfMessages=most,
             WaitTimeSeconds=wait,
         )
         taken = []
@@ -164,7 +205,7 @@ class SqsBroker:
         for tag in tags:
             by_queue[tag.partition("\n")[0]].append(tag)
         for queue, own in by_queue.items():
-            for batch in _groups(own, BATCH):
+            for batch in _in_tens(own):
                 entries = [
                     {"Id": str(number), "ReceiptHandle": tag.partition("\n")[2], **fields}
                     for number, tag in enumerate(batch)
@@ -193,12 +234,12 @@ class SqsBroker:
             self._visibility[queue] = int(answer["Attributes"]["VisibilityTimeout"])
         return self._visibility[queue]
 
-    async def _call(self, verb: str, **fields: Any) -> dict[str, Any]:
+    async def _call(self, verb: str, threads: ThreadPoolExecutor | None = None, **fields: Any) -> dict[str, Any]:
         from botocore.exceptions import BotoCoreError, ClientError
 
         call = partial(getattr(self._client, verb), **fields)
         try:
-            answer: dict[str, Any] = await asyncio.get_running_loop().run_in_executor(self._threads, call)
+            answer: dict[str, Any] = await asyncio.get_running_loop().run_in_executor(threads or self._threads, call)
         except (BotoCoreError, ClientError) as error:
             raise StoreError(f"{verb} {fields['QueueUrl']}: {error}") from error
         return answer
@@ -208,7 +249,8 @@ class SqsBroker:
         import boto3
         from botocore.config import Config
 
-        config = Config(max_pool_connections=_THREADS, retries={"mode": "standard", "max_attempts": 4})
+        connections = _THREADS + _POLL_THREADS
+        config = Config(max_pool_connections=connections, retries={"mode": "standard", "max_attempts": 4})
         return boto3.client("sqs", region_name=self._region, endpoint_url=self._urls.endpoint, config=config)
 
 
@@ -226,9 +268,9 @@ def batches(bodies: Iterable[str]) -> list[list[str]]:
     return groups
 
 
-def _groups(items: Sequence[T], size: int) -> list[list[T]]:
+def _in_tens(items: Sequence[T]) -> list[list[T]]:
     rest = iter(items)
-    return list(iter(lambda: list(islice(rest, size)), []))
+    return list(iter(lambda: list(islice(rest, BATCH)), []))
 
 
 def _check(queue: str, answer: dict[str, Any]) -> None:

@@ -15,7 +15,7 @@ from tasks import consumer as module
 from tasks.attempt import Disposition
 from tasks.consumer import Consumer, opened
 from tasks.errors import StoreError
-from tasks.stores.broker import Depth, MemoryBroker, Parcel, envelope
+from tasks.stores.broker import Delivery, Depth, MemoryBroker, Parcel, envelope
 from tests.support.world import Clock
 
 POOL = "agents.responder"
@@ -138,6 +138,34 @@ async def test_the_high_queue_goes_first(pool: Pool) -> None:
     pool.start()
     await pool.until(lambda: len(pool.hop.seen) == 2)
     assert [raw["do"] for raw in pool.hop.seen] == ["high", "normal"]
+
+
+async def test_where_calls_are_paid_for_slots_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_SLOTS_SECONDS", 0.05)
+    broker, asked = MemoryBroker(), []
+    broker.batch = 4
+    receive = broker.receive
+
+    async def spied(pool: str, most: int, *, now: float) -> list[Delivery]:
+        asked.append(most)
+        return await receive(pool, most, now=now)
+
+    async def handle(raw: dict[str, Any], _tag: str) -> Disposition:
+        await asyncio.sleep(raw["seconds"])
+        return Disposition.ACK
+
+    monkeypatch.setattr(broker, "receive", spied)
+    for number in range(8):
+        message = orjson.dumps({"seconds": 0.01 * (number % 4)}).decode()
+        await broker.publish([Parcel(POOL, "r", message, 1.0)])
+    consumer = Consumer(POOL, broker, handle, concurrency=4, visibility_seconds=60, now=Clock())
+    running = asyncio.create_task(consumer.run())
+    async with asyncio.timeout(5):
+        while broker.queues[POOL] or broker.running[POOL]:
+            await asyncio.sleep(0.01)
+    assert asked[:2] == [4, 4]  # not one for each slot that became free
+    consumer.stop()
+    await running
 
 
 async def test_no_more_than_the_concurrency_runs_and_the_rest_stays_visible() -> None:

@@ -184,7 +184,7 @@ def records(kind: type[Contract], **fields: Any) -> st.SearchStrategy[Any]:
 
 
 intents = records(IntentInfo, label=texts, confidence=shares, model_version=texts)
-bodies = records(Body, encoding=st.sampled_from(["json", "zlib", "object"]), data=texts)
+bodies = records(Body, encoding=st.sampled_from(["json", "zstd", "object"]), data=texts)
 messages = records(
     Message,
     id=names,

@@ -1,10 +1,10 @@
 """What travels: encoding, claim check, versions."""
 
 import base64
-import zlib
 
 import orjson
 import pytest
+import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -22,7 +22,7 @@ LARGE = b'{"text":"' + b"hello " * 1000 + b'"}'
 
 
 def packed(data: bytes) -> Body:
-    return Body(encoding="zlib", data=base64.b64encode(zlib.compress(data)).decode())
+    return Body(encoding="zstd", data=base64.b64encode(zstandard.ZstdCompressor().compress(data)).decode())
 
 
 def test_a_small_body_travels_as_it_is() -> None:
@@ -31,7 +31,7 @@ def test_a_small_body_travels_as_it_is() -> None:
 
 def test_a_large_body_travels_compressed() -> None:
     body = encode_body(LARGE, 64 * 1024)
-    assert body.encoding == "zlib"
+    assert body.encoding == "zstd"
     assert len(body.data) < len(LARGE) / 10
     assert decode_body(body) == LARGE
 
@@ -53,26 +53,49 @@ def test_a_bomb_does_not_go_off() -> None:
 
 
 def test_a_body_of_the_greatest_size_decodes() -> None:
-    assert len(decode_body(packed(b"x" * (MAX_BODY_BYTES - 1)))) == MAX_BODY_BYTES - 1
+    assert len(decode_body(packed(b"x" * MAX_BODY_BYTES))) == MAX_BODY_BYTES
+    with pytest.raises(MalformedMessage, match=str(MAX_BODY_BYTES)):
+        decode_body(packed(b"x" * (MAX_BODY_BYTES + 1)))
+
+
+def test_a_bomb_that_does_not_say_how_large_it_is_does_not_go_off_either() -> None:
+    silent = zstandard.ZstdCompressor(write_content_size=False).compress(b"\0" * 50_000_000)
+    with pytest.raises(MalformedMessage, match="how large"):
+        decode_body(Body(encoding="zstd", data=base64.b64encode(silent).decode()))
+
+
+def test_a_frame_that_says_less_than_it_holds_is_malformed() -> None:
+    frame = bytearray(zstandard.ZstdCompressor().compress(b"\0" * 100_000))
+    declared = frame.index((100_000).to_bytes(4, "little"))
+    frame[declared : declared + 4] = (10).to_bytes(4, "little")
+    with pytest.raises(MalformedMessage):
+        decode_body(Body(encoding="zstd", data=base64.b64encode(frame).decode()))
+
+
+@pytest.mark.parametrize("more", [b"x", zstandard.ZstdCompressor().compress(b"more")])
+def test_what_stands_behind_the_body_is_malformed(more: bytes) -> None:
+    frame = zstandard.ZstdCompressor().compress(LARGE) + more
+    with pytest.raises(MalformedMessage):
+        decode_body(Body(encoding="zstd", data=base64.b64encode(frame).decode()))
 
 
 @given(st.integers(1, 40))
 def test_a_truncated_body_is_malformed(cut: int) -> None:
-    whole = zlib.compress(LARGE)
+    whole = zstandard.ZstdCompressor().compress(LARGE)
     short = base64.b64encode(whole[: max(len(whole) - cut, 0)]).decode()
     with pytest.raises(MalformedMessage):
-        decode_body(Body(encoding="zlib", data=short))
+        decode_body(Body(encoding="zstd", data=short))
 
 
 @given(st.text(st.characters(codec="ascii"), max_size=60))
 def test_what_was_never_compressed_is_malformed(data: str) -> None:
     with pytest.raises(MalformedMessage):
-        decode_body(Body(encoding="zlib", data=data))
+        decode_body(Body(encoding="zstd", data=data))
 
 
 def test_base64_that_is_not_ascii_is_malformed() -> None:
     with pytest.raises(MalformedMessage):
-        decode_body(Body(encoding="zlib", data="é"))
+        decode_body(Body(encoding="zstd", data="é"))
 
 
 def test_a_body_that_lies_elsewhere_does_not_decode() -> None:

@@ -107,6 +107,25 @@ async def test_a_message_that_the_broker_lost_is_found_in_two_passes(world: Worl
     assert (await world.actions(build.request(id="r0")))["request.reenqueued"] == 1
 
 
+async def test_a_queue_is_asked_only_where_something_may_be_lost(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    oldest = world.broker.oldest
+
+    async def spied(queue: str) -> float | None:
+        asked.append(queue)
+        return await oldest(queue)
+
+    monkeypatch.setattr(world.broker, "oldest", spied)
+    sweeper = world.sweeper()
+    await sweeper.run_once()
+    await backlog(world, 2)
+    await sweeper.run_once()
+    assert asked == []
+    world.clock.advance(world.settings.leases.lost_seconds + 1)
+    await sweeper.run_once()
+    assert asked == [REQUESTS]
+
+
 async def test_only_what_the_queue_has_moved_past_is_lost(world: World) -> None:
     await backlog(world, 2)
     lost = world.broker.take(REQUESTS)
