@@ -14,6 +14,7 @@ from tasks.access.grants import NARROW, REVISE
 from tasks.access.signing import (
     CHECKPOINT,
     GRANT,
+    KeyRing,
     PublicKey,
     Scope,
     audit_purpose,
@@ -90,8 +91,18 @@ def add(name: str, scope: Scope, *, private: Path, ring: Path) -> str:
     """
     made = generate(name)
     own = parse_private(private.read_bytes(), str(private)) if private.exists() else []
-    public = list(parse_ring(ring.read_bytes(), str(ring))) if ring.exists() else []
     # The ring first: a private key that nobody trusts yet keeps its owner from starting.
-    write_private(ring, dump_ring([PublicKey(made.kid, made.public, scope), *public]))
+    trust(PublicKey(made.kid, made.public, scope), ring)
     write_private(private, dump_private([made, *own]))
     return made.kid
+
+
+def trust(key: PublicKey, ring: Path) -> None:
+    """Put ``key`` first in the file ``ring``, which is made where it is not there.
+
+    Raises:
+        SettingsError: the key is in it already, or it holds something else.
+    """
+    public = list(parse_ring(ring.read_bytes(), str(ring))) if ring.exists() else []
+    KeyRing([key, *public])
+    write_private(ring, dump_ring([key, *public]))

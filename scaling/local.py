@@ -19,7 +19,7 @@ from scaling.processes import Processes, Spawned
 from scaling.rules import Scaler
 from scaling.warm import WarmParent, warm_parent
 from tasks.contracts.words import new_id
-from tasks.errors import StoreError
+from tasks.errors import SluiceError, StoreError
 from tasks.log import get_logger
 from tasks.settings import Settings
 from tasks.stores.board import Board
@@ -195,6 +195,8 @@ async def autoscale(settings: Settings, processes: Processes, watches: Mapping[s
                 seen = await scaler.run_once(pushed=pushed)
                 at_zero = {pool for pool, facts in seen.items() if not facts["desired"]}
                 await stores.board.post_pools(seen)
+            except SluiceError as error:
+                log.failure("autoscaler failed, trying again", error)
             except Exception:  # an autoscaler that ends leaves everybody waiting
                 log.exception("autoscaler failed, trying again")
             pushed = await bells.wait(polling, at_zero)

@@ -81,6 +81,7 @@ class Stack:
         self.settings = settings
         self.processes = Processes(self.folder)
         self._environment_file = self.folder / ENVIRONMENT_FILE
+        self._plan_file = self.folder / "stack.json"
 
     def up(self, tell: Callable[[str], None], *, reach_s3: bool = False) -> dict[str, str]:
         """Start what does not run yet; return the environment that points at it. ``tell`` hears of progress.
@@ -176,6 +177,8 @@ class Stack:
             self.processes.stop(targets, grace=grace)
             stopped += [spawned.name for spawned in targets]
         self._environment_file.unlink(missing_ok=True)
+        for left in self._sockets():
+            left.unlink(missing_ok=True)
         if purge and self.folder.exists():
             shutil.rmtree(self.folder)
             tell(f"deleted {self.folder}")
@@ -187,6 +190,19 @@ class Stack:
         needed += [WATCH] if self.settings.events.buckets else []
         running = self.running()
         return [name for name in needed if name not in running]
+
+    def _sockets(self) -> list[Path]:
+        """Return where the S3 server may have left sockets. Most of these places are fixed in its code."""
+        if not self._plan_file.exists():
+            return []
+        plan = self._plan()
+        ports = {"s3": plan.s3_port, "master": plan.master_port, "volume": plan.volume_port, "filer": plan.filer_port}
+        names = [
+            name
+            for kind, port in ports.items()
+            for name in (f"seaweedfs-{kind}-{port}.sock", f"seaweedfs-{kind}-grpc-{port + _GRPC_OFFSET}.sock")
+        ]
+        return [Path("/tmp", name) for name in names]  # noqa: S108  its choice, not ours
 
     def running(self) -> dict[str, Spawned]:
         """Return what runs, by name."""
@@ -204,9 +220,8 @@ class Stack:
             time.sleep(0.05)
 
     def _plan(self) -> Plan:
-        file = self.folder / "stack.json"
-        if file.exists():
-            return Plan(**orjson.loads(file.read_bytes()))
+        if self._plan_file.exists():
+            return Plan(**orjson.loads(self._plan_file.read_bytes()))
         ports = free_ports(6)
         plan = Plan(
             redis_port=ports[0],
@@ -220,7 +235,7 @@ class Stack:
             model_port=ports[5],
             model_key=secrets.token_urlsafe(24),
         )
-        _write_private(file, orjson.dumps(asdict(plan)))
+        _write_private(self._plan_file, orjson.dumps(asdict(plan)))
         return plan
 
     def _redis_command(self, binary: Path, plan: Plan) -> list[str]:
@@ -265,7 +280,8 @@ class Stack:
             "admin.ui": "false",
             "master.telemetry": "false",
         }
-        return [str(binary), "mini", *(f"-{name}={value}" for name, value in flags.items())]
+        # Its own log files would lie in the machine's temp folder, and stay there.
+        return [str(binary), "-logtostderr", "mini", *(f"-{name}={value}" for name, value in flags.items())]
 
     def _model_command(self, plan: Plan) -> list[str]:
         # Half the cores: its threads wait for each other by spinning, and the workers need cores too.

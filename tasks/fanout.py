@@ -12,14 +12,13 @@ from tasks.access.policy import Act
 from tasks.agents.drafts import instructions, read_draft
 from tasks.agents.enumerated import enumerated
 from tasks.agents.instructions import instructions_for
-from tasks.agents.types import HUMAN_ESCALATION, AgentAnswer, AgentTask, Planner
+from tasks.agents.types import HUMAN_ESCALATION, AgentAnswer, AgentTask, Planner, Spent
 from tasks.attempt import Attempt, Deps
 from tasks.contracts.asked import Asked
 from tasks.contracts.audit import Action, Event
 from tasks.contracts.base import sha256
 from tasks.contracts.message import Body
 from tasks.contracts.plan import OnFailure, Plan, PlanStep, check_plan
-from tasks.contracts.result import Usage, total
 from tasks.contracts.row import Row, Stage
 from tasks.errors import Denied, InvalidPlan, StoreError
 from tasks.join import Gathered, gather, is_vital
@@ -39,16 +38,16 @@ class Parked:
 
 @dataclass(frozen=True, slots=True)
 class Unplanned:
-    """There is no plan: the agent answers by itself. ``usage`` was spent on finding that out."""
+    """There is no plan: the agent answers by itself. ``spent`` went on finding that out."""
 
-    usage: Usage = field(default_factory=Usage)
+    spent: Spent = field(default_factory=Spent)
 
 
 @dataclass(frozen=True, slots=True)
 class _Draft:
     steps: tuple[PlanStep, ...] = ()
     model: str = ""
-    usage: Usage = field(default_factory=Usage)
+    spent: Spent = field(default_factory=Spent)
 
 
 class FanOut:
@@ -64,6 +63,7 @@ class FanOut:
 
         Raises:
             ModelError: no plan could be drafted. Trying again may help.
+            LimitExceeded: drafting it takes more turns or tokens than the agent type may use.
             NotReady: this process has no key for the grants of steps.
         """
         planning = task.agent.planning or PlanSettings(max_steps=0)
@@ -92,7 +92,7 @@ class FanOut:
         begun = time.perf_counter()
         draft = await self._drafted(attempt, task, planning)
         if not draft.steps:
-            return Unplanned(draft.usage)
+            return Unplanned(draft.spent)
         message = attempt.message
         plan = Plan(
             tenant=message.tenant,
@@ -100,7 +100,7 @@ class FanOut:
             revision=message.revision,
             started_at=attempt.started_at,
             model=draft.model,
-            usage=draft.usage,
+            usage=draft.spent.usage,
             milliseconds=round((time.perf_counter() - begun) * 1000, 3),
             attachments=asked.attachments,
             steps=draft.steps,
@@ -129,17 +129,21 @@ class FanOut:
         first = await self.planner.draft(asking)
         if first is None:
             return self._enumerated(attempt, task.text, planning, types)
+        spent = asking.spent.plus(first)
         steps, fault = _read(first, planning, types)
         if not fault:
-            return _Draft(steps, first.model, first.usage)
+            return _Draft(steps, first.model, spent)
         again = (
             f"{task.text}\n\nThis plan is of no use: {first.output[:4000]}\nIt is wrong: {fault}\nWrite a right one."
         )
-        second = await self.planner.draft(replace(asking, text=again)) or first
-        steps, fault = _read(second, planning, types)
+        second = await self.planner.draft(replace(asking, text=again, spent=spent))
+        if second:
+            steps, fault = _read(second, planning, types)
+            spent = spent.plus(second)
+        model = (second or first).model
         if fault:
-            self._refuse(attempt, fault, second.model)
-        return _Draft(steps, second.model, total([first.usage, second.usage]))
+            self._refuse(attempt, fault, model)
+        return _Draft(steps, model, spent)
 
     def _enumerated(self, attempt: Attempt, text: str, planning: PlanSettings, types: list[str]) -> _Draft:
         steps = enumerated(text, self._deps.settings, types)

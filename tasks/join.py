@@ -8,6 +8,7 @@ from typing import Final
 
 from msgspec import Struct
 
+from tasks.access.cuts import redacted_start
 from tasks.contracts.message import Message
 from tasks.contracts.plan import OnFailure, Plan, PlanStep
 from tasks.contracts.result import AgentInfo, Result, Status, Step, own_usage, total
@@ -17,7 +18,8 @@ from tasks.stores.results import ResultStore
 
 _MOST_GIVEN: Final = 12_000
 """Characters of the outputs of other steps that a step, or the final answer, is given."""
-_MAX_DETAIL: Final = 300
+MAX_DETAIL: Final = 300
+"""Characters of what a result says of each step and tool call."""
 
 
 class Gathered(Struct, frozen=True):
@@ -88,7 +90,7 @@ def tree(gathered: Gathered, redact: Callable[[str], str]) -> tuple[Step, ...]:
 def _node(step: PlanStep, result: Result | None, redact: Callable[[str], str]) -> Step:
     node = Step(
         name=step.id,
-        detail=redact(step.instruction[:_MAX_DETAIL]),
+        detail=redacted_start(step.instruction, MAX_DETAIL, redact),
         ok=result is not None and result.status is Status.SUCCEEDED,
         agent=AgentInfo(type=step.agent, model=""),
         depends_on=step.depends_on,
@@ -139,10 +141,10 @@ def _found(steps: Sequence[str], results: Mapping[str, Result]) -> str:
 def _output(result: Result | None, most: int) -> str:
     if result is None or result.status is not Status.SUCCEEDED:
         why = result.error.message if result and result.error else (result.status.value if result else "it did not run")
-        return f"(no answer: {why[:_MAX_DETAIL]})"
+        return f"(no answer: {why[:MAX_DETAIL]})"
     return result.output if len(result.output) <= most else f"{result.output[:most]}…"
 
 
 def _first_line(text: str) -> str:
     line = text.strip().partition("\n")[0]
-    return line if len(line) <= _MAX_DETAIL else f"{line[:_MAX_DETAIL]}…"
+    return line if len(line) <= MAX_DETAIL else f"{line[:MAX_DETAIL]}…"

@@ -54,6 +54,12 @@ class Log:
         """Say what went wrong."""
         self._say(logging.ERROR, event, fields)
 
+    def failure(self, event: str, error: Exception, /, **fields: Any) -> None:
+        """Say in one line that ``error`` was met, which was foreseen and will pass; at DEBUG with its traceback."""
+        self._say(
+            logging.ERROR, event, {**fields, "error": str(error)}, traceback=self._logger.isEnabledFor(logging.DEBUG)
+        )
+
     def exception(self, event: str, /, **fields: Any) -> None:
         """Say what went wrong, with the traceback of the exception at hand."""
         self._say(logging.ERROR, event, fields, traceback=True)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable
+from dataclasses import replace
 from typing import Final, TypeVar
 
 from tasks import keys
+from tasks.access.cuts import redacted_start
 from tasks.access.policy import Act
 from tasks.agents.state import with_turn
 from tasks.agents.types import HUMAN_ESCALATION, AgentAnswer, AgentRunner, AgentTask, Planner, ToolCall
@@ -19,7 +21,7 @@ from tasks.contracts.escalation import HUMAN, EscalationAnswer
 from tasks.contracts.journal import spelt
 from tasks.contracts.message import Message
 from tasks.contracts.plan import OnFailure, PlanStep
-from tasks.contracts.result import AgentInfo, ErrorInfo, Result, Status, Timings, Usage, total
+from tasks.contracts.result import AgentInfo, ErrorInfo, Result, Status, Step, Timings, total
 from tasks.contracts.row import Stage
 from tasks.contracts.session import SessionVersion
 from tasks.errors import (
@@ -34,7 +36,17 @@ from tasks.errors import (
 from tasks.fanout import FanOut, Parked, fallbacks
 from tasks.finish import EXHAUSTED, Outcome
 from tasks.hop import Hop
-from tasks.join import Gathered, composed, gather, joined, may_have_plan, text_for, text_for_answer, with_tree
+from tasks.join import (
+    MAX_DETAIL,
+    Gathered,
+    composed,
+    gather,
+    joined,
+    may_have_plan,
+    text_for,
+    text_for_answer,
+    with_tree,
+)
 from tasks.log import get_logger
 from tasks.settings import AgentSettings
 from tasks.turns import find_turn
@@ -183,18 +195,17 @@ class Work(Hop):
             by = AgentInfo(type=HUMAN, model=given.answered_by)
             return result.changed(agent=by), _with_answer(state, request.text, given)
         task = self._task(attempt, request, agent, state)
-        spent = Usage()
         if self._fan_out and agent.planning and attempt.message.step is None:
             made = await self._within(attempt, self._fan_out.proceed(attempt, request, task))
             if isinstance(made, Parked):
                 return None
             if isinstance(made, Gathered):
                 return await self._conclude(attempt, request, task, made, self._fan_out.planner)
-            spent = made.usage
+            task = replace(task, spent=made.spent)
         answer, milliseconds = await self._run(attempt, self._runner.run(task))
         result = self._result(attempt, request, agent, answer, milliseconds)
         if agent.planning:
-            result = result.changed(usage=total([result.usage, spent]))
+            result = result.changed(usage=total([result.usage, task.spent.usage]))
         elif may_have_plan(self.deps.settings, attempt.message):
             result = await with_tree(result, self.deps.plans, self.deps.results, self.deps.redact)
         return result, answer.session_state or {}
@@ -289,8 +300,7 @@ class Work(Hop):
             Action.TOOL_CALLED,
             resource=f"tool:{call.name}",
             reason=call.error,
-            # Redacted before it is cut: half a secret would not be known for one.
-            arguments=self.deps.redact(arguments.decode())[:MAX_ARGUMENTS],
+            arguments=redacted_start(arguments.decode(), MAX_ARGUMENTS, self.deps.redact),
             arguments_sha256=sha256(arguments),
             ok=call.ok,
             code=call.code,
@@ -327,10 +337,13 @@ class Work(Hop):
                 agent_ms=milliseconds,
             ),
             session_id=request.session_id,
-            steps=tuple(step.changed(detail=self.deps.redact(step.detail)) for step in answer.steps),
+            steps=tuple(map(self._told, answer.steps)),
             request_digest=message.digest,
             attempt=attempt.id,
         )
+
+    def _told(self, step: Step) -> Step:
+        return step.changed(detail=redacted_start(step.detail, MAX_DETAIL, self.deps.redact))
 
     async def _finish(
         self, attempt: Attempt, agent: AgentSettings, result: Result, version: SessionVersion | None

@@ -27,7 +27,7 @@ REQUESTS: Final = (
     "Put together a roadmap that takes our mobile app from beta to its public launch.",
     "Run this for me: SELECT city, COUNT(*) AS customers FROM customers GROUP BY city ORDER BY customers DESC",
     "Is this statement valid? SELECT name, price FROM products WHERE price > 20 ORDER BY price",
-    "How many orders did we ship last month, and what was their total value?",
+    "How many orders have we shipped, for how much? SELECT COUNT(*), SUM(total) FROM orders WHERE status = 'shipped'",
     "Please fetch http://{s3}/status and tell me what it answers.",
     "What is the difference between a queue and a topic in messaging systems?",
     "How does a vaccine teach the body to recognise a virus?",
@@ -37,6 +37,8 @@ REQUESTS: Final = (
     "Your delivery broke my door and I demand that a manager calls me back.",
     "asdf qwer zxcv 1234",
 )
+"""What is to be looked up names its statement or its address: the embedded model is too small to write one, and takes
+longer to fail at it than for three answers."""
 
 _WAIT_SECONDS: Final = 600.0
 _IDLE_SECONDS: Final = 120.0

@@ -30,6 +30,9 @@ class Finding:
     mend: str = ""
 
 
+DURABLE: Final = {"appendonly": "yes", "appendfsync": "always", "maxmemory-policy": "noeviction"}
+"""What a Redis-protocol server has to be set to, to keep what it acknowledged."""
+
 Check = Callable[[Settings], Awaitable[Finding]]
 
 
@@ -146,26 +149,29 @@ async def _redis(settings: Settings) -> Finding:
     async with connect(settings) as stores:
         try:
             await stores.link.call("PING")
-            found = await stores.link.call("CONFIG", "GET", "append*", "maxmemory-policy")
         except Unreachable as error:
             return Finding("redis", "error", str(error), "`sluice up`, or set SLUICE_REDIS_URL")
-        except StoreError:
-            return Finding(
-                "redis",
-                "warning",
-                "its persistence can not be read",
-                "make sure that it keeps what it acknowledged",
-            )
-    answer = {name.decode(): value.decode() for name, value in found.items()}
-    keeps = answer.get("appendonly") == "yes" and answer.get("appendfsync") == "always"
-    evicts = answer.get("maxmemory-policy", "noeviction") != "noeviction"
-    detail = ", ".join(f"{name} {value}" for name, value in sorted(answer.items()) if "filename" not in str(name))
-    if keeps and not evicts:
+        try:
+            found = await stores.link.calls([("CONFIG", "GET", name) for name in DURABLE])
+        except StoreError as error:
+            return _unread(settings, f"it refuses CONFIG ({error})")
+    answer = {name.decode(): value.decode() for one in found for name, value in one.items()}
+    if unsaid := [name for name in DURABLE if name not in answer]:
+        return _unread(settings, f"it does not tell {', '.join(unsaid)}")
+    detail = ", ".join(f"{name} {answer[name]}" for name in DURABLE)
+    if all(answer[name] == value for name, value in DURABLE.items()):
         return Finding("redis", "ok", detail)
-    mend = (
-        "an accepted request may be lost with it: set appendonly yes, appendfsync always, maxmemory-policy noeviction"
-    )
-    return Finding("redis", "error", detail, mend)
+    mend = ", ".join(f"{name} {value}" for name, value in DURABLE.items())
+    return Finding("redis", "error", detail, f"an accepted request may be lost with it: set {mend}")
+
+
+def _unread(settings: Settings, why: str) -> Finding:
+    """Return what is left to say of a server that does not tell whether it keeps what it acknowledged."""
+    checked = f"it answers; not checked, as {why}: {', '.join(DURABLE)}"
+    if settings.redis_durable:
+        return Finding("redis", "ok", f"{checked}; taken for durable because redis_durable says so")
+    mend = "if it keeps what it acknowledged and evicts nothing, say so: redis_durable: true (SLUICE_REDIS_DURABLE)"
+    return Finding("redis", "warning", checked, mend)
 
 
 async def _pools(settings: Settings) -> Finding:

@@ -1,51 +1,101 @@
-"""``sluice keys new|show|revoke``."""
+"""``sluice keys new|add|show|revoke``."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from handlers.cli.common import json_option, print_json, print_table, run, settings_of
 from tasks.errors import InvalidInput, NotReady
 
+if TYPE_CHECKING:
+    from tasks.access.signing import Scope
+
 
 @click.group()
 def keys() -> None:
-    """Make and list signing keys; take back what one signed, or what somebody was granted."""
+    """Make, add and list signing keys; take back what one signed, or what somebody was granted."""
+
+
+def scope_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that say what a key may sign, and the ring that it goes into."""
+    options = (
+        click.option("--purpose", "purposes", multiple=True, required=True,
+                     help="grant, revise, narrow, checkpoint or audit:POOL; * at the end for any. Repeatable."),
+        click.option("--tenant", "tenants", multiple=True, help="A tenant that it may sign grants for; * for any."),
+        click.option("--subject", "subjects", multiple=True,
+                     help="A subject that it may sign grants for (default: the key's name)."),
+        click.option("--role", "roles", multiple=True, help="A role that it may grant."),
+        click.option("--ring", type=click.Path(dir_okay=False, path_type=Path), default="ring.json", show_default=True,
+                     help="The file that the public half is added to."),
+    )  # fmt: skip
+    for option in reversed(options):
+        command = option(command)
+    return command
 
 
 @keys.command()
 @click.argument("name")
-@click.option("--purpose", "purposes", multiple=True, required=True,
-              help="grant, revise, narrow, checkpoint or audit:POOL; * at the end for any. Repeatable.")  # fmt: skip
-@click.option("--tenant", "tenants", multiple=True, help="A tenant that it may sign grants for; * for any.")
-@click.option("--subject", "subjects", multiple=True, help="A subject that it may sign grants for (default: NAME).")
-@click.option("--role", "roles", multiple=True, help="A role that it may grant.")
+@scope_options
 @click.option("--keys", "private", type=click.Path(dir_okay=False, path_type=Path), default="keys.json",
               show_default=True, help="The file that the private half is added to.")  # fmt: skip
-@click.option("--ring", type=click.Path(dir_okay=False, path_type=Path), default="ring.json", show_default=True,
-              help="The file that the public half is added to.")  # fmt: skip
 @json_option
 def new(*, name: str, private: Path, ring: Path, as_json: bool, **scope: Any) -> None:
     """Make a key of NAME; the older keys of that name stay valid until you take them out of the ring.
 
     The new key goes first in both files, so it signs from the next start on. Give the ring to every process before.
     """
-    from scaling.keyfiles import add
-    from tasks.access.signing import GRANT, Scope
+    from scaling.keyfiles import add as make
 
-    if GRANT in scope["purposes"]:
-        scope["subjects"] = scope["subjects"] or (name,)
-        if not scope["tenants"] or not scope["roles"]:
-            raise InvalidInput("--tenant, --role: a key for grants needs at least one of each; * stands for any")
-    made = add(name, Scope(**scope), private=private, ring=ring)
+    made = make(name, _scope(name, scope), private=private, ring=ring)
     if as_json:
         print_json({"kid": made, "keys": str(private), "ring": str(ring)})
         return
     click.echo(f"{made}: private half in {private} (keep it), public half in {ring} (give it to every process)")
     click.echo(f"pipeline.yaml:\n  signing: {{keys: [{private}], ring: {ring}}}", err=True)
+
+
+@keys.command()
+@click.argument("source")
+@scope_options
+@json_option
+def add(*, source: str, ring: Path, as_json: bool, **scope: Any) -> None:
+    """Put a key of AWS KMS into the ring: kms://REGION/KEY_ID?name=NAME, of the spec ECC_NIST_EDWARDS25519.
+
+    Its public half is fetched, which needs kms:GetPublicKey. Its private half stays where it is: name the same SOURCE
+    in signing.keys of whoever is to sign with it. Give the ring to every process before.
+    """
+    from scaling.keyfiles import trust
+    from tasks.access.signing import PublicKey
+    from tasks.access.sources import KmsSigner
+    from tasks.stores.secrets import aws_client
+
+    if not source.startswith("kms://"):
+        raise InvalidInput(
+            "SOURCE: name a key of AWS KMS, kms://REGION/KEY_ID?name=NAME; `sluice keys new` makes others"
+        )
+    found = KmsSigner(source, aws_client)
+    key = PublicKey(found.kid, found.public, _scope(found.kid.rpartition(".")[0], scope))
+    trust(key, ring)
+    if as_json:
+        print_json({"kid": key.kid, "keys": source, "ring": str(ring)})
+        return
+    click.echo(f"{key.kid}: private half in KMS, public half in {ring} (give it to every process)")
+    click.echo(f"pipeline.yaml:\n  signing: {{keys: ['{source}'], ring: {ring}}}", err=True)
+
+
+def _scope(name: str, given: dict[str, Any]) -> Scope:
+    """Return what the key of ``name`` may sign; raises :class:`InvalidInput` where a part is missing."""
+    from tasks.access.signing import GRANT, Scope
+
+    if GRANT in given["purposes"]:
+        given["subjects"] = given["subjects"] or (name,)
+        if not given["tenants"] or not given["roles"]:
+            raise InvalidInput("--tenant, --role: a key for grants needs at least one of each; * stands for any")
+    return Scope(**given)
 
 
 @keys.command()

@@ -11,6 +11,7 @@ import click
 import msgspec
 
 from handlers.cli.common import json_option, naming_the_mend, print_json, run, settings_of, until_told
+from tasks.errors import SluiceError
 from tasks.log import get_logger
 
 if TYPE_CHECKING:
@@ -118,6 +119,8 @@ async def _sweep_forever(settings: Settings) -> None:
         while True:
             try:
                 await sweeper.run_once()
+            except SluiceError as error:
+                log.failure("sweep failed, trying again", error)
             except Exception:  # a sweeper that ends leaves everybody waiting
                 log.exception("sweep failed, trying again")
             await asyncio.sleep(settings.leases.sweep_seconds)
@@ -163,6 +166,8 @@ async def _seal_forever(settings: Settings) -> None:
                 sealed = await sealer.run_once()
                 if sealed and not sealed.complete:
                     pause = 0.0
+            except SluiceError as error:
+                log.failure("sealing failed, trying again", error)
             except Exception:  # a sealer that ends leaves the tail open
                 log.exception("sealing failed, trying again")
             await asyncio.sleep(pause)

@@ -80,7 +80,7 @@ class FakePlanner:
         draft = self._drafts.pop(0) if len(self._drafts) > 1 else self._drafts[0]
         if isinstance(draft, Exception):
             raise draft
-        return AgentAnswer(output=draft, model="fake", usage=Usage(input_tokens=10, output_tokens=5))
+        return AgentAnswer(output=draft, model="fake", usage=Usage(input_tokens=10, output_tokens=5), turns=1)
 
     async def conclude(self, task: AgentTask, found: str, composed: str) -> AgentAnswer:
         """Record ``found`` and answer with it, or with ``composed``."""

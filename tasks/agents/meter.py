@@ -12,23 +12,25 @@ from autogen_core.tools import Tool, ToolSchema
 from pydantic import BaseModel
 
 from tasks.agents.models.base import ModelClient, ToolChoice
+from tasks.agents.types import Spent
 from tasks.contracts.result import Usage
 from tasks.errors import LimitExceeded, SluiceError
 from tasks.settings import AgentSettings
 
 
 class Meter:
-    """What one attempt has used, all members of a team together.
+    """What one attempt has used, all members of a team together; ``before`` was used before this meter ran.
 
     ``fault`` is the first error that a model raised: AutoGen's teams pass on nothing but its words. ``running`` are the
     tasks that wait for a model now: those of AutoGen's teams do not end with the team. ``wanted`` is
     that of :class:`tasks.agents.types.AgentTask`.
     """
 
-    def __init__(self, agent: AgentSettings, wanted: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, agent: AgentSettings, before: Spent, wanted: Callable[[], None] = lambda: None) -> None:
         self._agent = agent
+        self._before = before
         self._wanted = wanted
-        self._turns = 0
+        self.turns = 0
         self._tool_calls = 0
         self._input = 0
         self._output = 0
@@ -47,12 +49,14 @@ class Meter:
             RequestEnded, LeaseLost: nobody wants the answer any more.
         """
         self._wanted()
-        used, limit = self._input + self._output, self._agent.max_total_tokens
+        before = self._before.usage
+        used = before.input_tokens + before.output_tokens + self._input + self._output
+        turns, limit = self._before.turns + self.turns, self._agent.max_total_tokens
         if limit is not None and used >= limit:
             raise self._exceeded("max_total_tokens", f"{used} of {limit} tokens are used")
-        if self._turns >= self._agent.max_turns:
-            raise self._exceeded("max_turns", f"no answer after {self._turns} calls of a model")
-        self._turns += 1
+        if turns >= self._agent.max_turns:
+            raise self._exceeded("max_turns", f"no answer after {turns} calls of a model")
+        self.turns += 1
 
     def add(self, result: CreateResult) -> None:
         """Count what the model said.

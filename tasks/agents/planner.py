@@ -10,11 +10,11 @@ from typing import Any, Final
 from autogen_core.models import AssistantMessage, LLMMessage, SystemMessage, UserMessage
 from pydantic import BaseModel
 
+from tasks.agents.meter import Meter, MeteredClient
 from tasks.agents.models.registry import ModelRegistry
 from tasks.agents.state import bounded, messages_of, with_turn
 from tasks.agents.types import AgentAnswer, AgentRunner, AgentTask
 from tasks.contracts.plan import OnFailure
-from tasks.contracts.result import Usage
 from tasks.errors import ModelError, SluiceError
 
 COMPOSED: Final = "composed (no language model)"
@@ -62,10 +62,11 @@ class TeamPlanner:
         using = self._models.using(
             task.model or agent.model, temperature=agent.temperature, max_tokens=agent.max_tokens
         )
+        meter = Meter(agent, task.spent)
         end = time.monotonic() + agent.deadline_seconds
         try:
             async with asyncio.timeout(agent.deadline_seconds), using as (client, label):
-                result = await client.create(messages, json_output=Draft)
+                result = await MeteredClient(client, meter).create(messages, json_output=Draft)
         except SluiceError:
             raise
         except TimeoutError as error:
@@ -75,9 +76,8 @@ class TeamPlanner:
         except Exception as error:
             # AutoGen's own exceptions may quote the conversation, so only their kind is passed on.
             raise ModelError(f"agent {agent.type} failed to plan: {type(error).__name__}") from error
-        usage = Usage(input_tokens=result.usage.prompt_tokens, output_tokens=result.usage.completion_tokens)
         text = result.content if isinstance(result.content, str) else ""
-        return AgentAnswer(output=text, model=client.label or label, usage=usage)
+        return AgentAnswer(output=text, model=client.label or label, usage=meter.usage(0), turns=meter.turns)
 
     async def conclude(self, task: AgentTask, found: str, composed: str) -> AgentAnswer:
         """See :class:`tasks.agents.types.Planner`."""

@@ -26,7 +26,6 @@ from tasks.stores.objects import ObjectStore
 
 _GRACE_SECONDS: Final = 1.0
 """How long a cancelled run may take to let go, before it is left to itself."""
-_MAX_DETAIL: Final = 300
 
 
 class TeamRunner:
@@ -64,7 +63,7 @@ class TeamRunner:
                 task.on_tool(call)
 
         calls = Calls.of(task, self._tools.context(task), finished)
-        meter = Meter(task.agent, task.wanted)
+        meter = Meter(task.agent, task.spent, task.wanted)
         async with contextlib.AsyncExitStack() as stack:
             assembly = _Assembly(task, self._models, self._tools, calls, meter, stack)
             shape = await assembly.shape()
@@ -78,6 +77,7 @@ class TeamRunner:
                 steps=tuple(steps),
                 session_state=await shape.state(),
                 escalated=why is not None or task.agent.type == HUMAN_ESCALATION,
+                turns=meter.turns,
             )
 
     async def preload(self, models: Iterable[str]) -> None:
@@ -203,4 +203,4 @@ async def _let_go(running: set[asyncio.Future[Any]], token: CancellationToken) -
 
 def _step(call: ToolCall) -> Step:
     detail = call.error or json.dumps(call.arguments, ensure_ascii=False, default=str)
-    return Step(name=call.name, detail=detail[:_MAX_DETAIL], ok=call.ok, milliseconds=round(call.milliseconds, 3))
+    return Step(name=call.name, detail=detail, ok=call.ok, milliseconds=round(call.milliseconds, 3))

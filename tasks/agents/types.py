@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 from tasks.contracts.journal import CallOutcome, JournalKey, Scope
-from tasks.contracts.result import Step, Usage
+from tasks.contracts.result import Step, Usage, total
 from tasks.settings import AgentSettings, Settings
 
 HUMAN_ESCALATION: Final = "human_escalation"
@@ -60,6 +60,18 @@ class Journal(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Spent:
+    """What an attempt has asked of its models so far: ``turns`` calls, and the tokens of ``usage``."""
+
+    turns: int = 0
+    usage: Usage = field(default_factory=Usage)
+
+    def plus(self, answer: AgentAnswer) -> Spent:
+        """Return this and what ``answer`` took."""
+        return Spent(self.turns + answer.turns, total([self.usage, answer.usage]))
+
+
+@dataclass(frozen=True, slots=True)
 class AgentTask:
     """One request for an agent.
 
@@ -70,7 +82,8 @@ class AgentTask:
     each call of a model or a tool whether anybody still wants the answer, which costs nothing; it raises
     :class:`RequestEnded` or :class:`LeaseLost` where nobody does. ``revision`` and ``step`` say which part of the
     request this is. ``journal`` keeps calls that are not idempotent from being repeated; without one nothing does.
-    ``attachments`` are the keys of objects that tools may read.
+    ``attachments`` are the keys of objects that tools may read. ``spent`` counts against the agent's limits too: the
+    attempt has used it up before.
     """
 
     agent: AgentSettings
@@ -86,6 +99,7 @@ class AgentTask:
     step: str = ""
     journal: Journal | None = None
     attachments: tuple[str, ...] = ()
+    spent: Spent = field(default_factory=Spent)
 
     @property
     def scope(self) -> Scope:
@@ -97,7 +111,8 @@ class AgentTask:
 class AgentAnswer:
     """What the agent said. ``model`` names what really answered, an override and a fallback included.
 
-    ``session_state`` is JSON-able and bounded. ``escalated`` means that a person has to answer.
+    ``session_state`` is JSON-able and bounded. ``escalated`` means that a person has to answer. ``usage`` and
+    ``turns``, calls of models, are of this answer alone. ``steps`` are not redacted, and as long as what they tell.
     """
 
     output: str
@@ -106,6 +121,7 @@ class AgentAnswer:
     steps: tuple[Step, ...] = ()
     session_state: dict[str, Any] | None = None
     escalated: bool = False
+    turns: int = 0
 
 
 class Planner(Protocol):
@@ -116,6 +132,7 @@ class Planner(Protocol):
 
         Raises:
             ModelError: as :meth:`AgentRunner.run`.
+            LimitExceeded: with ``task.spent`` the agent may not ask once more.
         """
         ...
 
@@ -139,6 +156,7 @@ class AgentRunner(Protocol):
             ModelRefused: the model's endpoint refuses. Trying again does not help.
             SettingsError: the agent names a tool that does not exist.
             InvalidInput: ``session_state`` is not the state of a session.
+            LimitExceeded: the agent used up its turns, tokens or tool calls.
             CallInDoubt: an earlier attempt began a call that is not idempotent, and nobody knows its end.
         """
         ...

@@ -16,6 +16,7 @@ from tasks.contracts.audit import AuditRecord
 from tasks.settings import AuditSettings, Settings
 from tasks.stores.connect import Stores, connect
 from tasks.stores.link import Link
+from tasks.stores.s3 import demand_buckets
 
 if TYPE_CHECKING:
     from tasks.audit.alerts import Alerts
@@ -41,9 +42,10 @@ async def open_audit(
     """Yield a new stream of ``component``; at the end alerts that wait are raised, then the stream is closed.
 
     Raises:
-        NotReady: ``keyset`` has no key for it.
+        NotReady: ``keyset`` has no key for it, or no bucket is configured.
         SettingsError: an alert target lacks something.
     """
+    demand_buckets(settings, "data_bucket", "audit_bucket")
     host = socket.gethostname()
     auditing = settings.auditing
     alerts = _alerts(auditing, stores.link, f"{component}@{host}", now) if auditing.alert_rules else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 
@@ -27,20 +27,26 @@ from tasks.settings.sessions import SessionSettings
 from tasks.settings.tools import ToolSettings
 from tasks.settings.trust import AuditSettings, GrantSettings, PolicySettings, QuotaSettings, SigningSettings
 
+DATA_BUCKET: Final = "sluice-data"
+AUDIT_BUCKET: Final = "sluice-audit"
+"""What the embedded stack calls its buckets. On AWS names are worldwide: these are somebody else's."""
+
 
 class Settings(Section, frozen=True, kw_only=True):
     """Everything that can be configured. Load it once with :func:`tasks.settings_load.load`.
 
     ``redis_url`` may be the address of a secret that holds it, ``secretsmanager://REGION/NAME``.
+    ``redis_durable`` is your word that it keeps what it acknowledged and evicts nothing, where it does not tell itself.
     Left out, ``broker_url`` is the Redis of ``redis_url``; ``sqs://HOST/ACCOUNT/NAME`` are a deployment's SQS queues.
     """
 
     redis_url: str = "redis://127.0.0.1:6379/0"
+    redis_durable: bool = False
     broker_url: str | None = None
     s3_endpoint: str | None = None
     region: str = "us-east-1"
-    data_bucket: str = "sluice-data"
-    audit_bucket: str = "sluice-audit"
+    data_bucket: str = DATA_BUCKET
+    audit_bucket: str = AUDIT_BUCKET
     default_model: str = EMBEDDED
     embedded_model_url: str | None = None
     embedded_patience_seconds: Positive = 30
@@ -119,6 +125,14 @@ class Settings(Section, frozen=True, kw_only=True):
         team = agent.team
         if team is None:
             return
+        if agent.planning:
+            yield (
+                ("team",),
+                (
+                    ": an agent type that plans writes its answers with its own model and never asks a team;"
+                    " leave out `team`, or set plan: {max_steps: 0}"
+                ),
+            )
         names = [member.name for member in team.members]
         if len(set(names)) < len(names):
             yield ("team", "members"), f": two members have the same name ({', '.join(names)})"

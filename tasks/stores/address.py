@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from tasks.errors import SettingsError
 
@@ -30,6 +30,8 @@ class Address(Struct, frozen=True):
     secure: bool = False
     verified: bool = True
     authorities: str | None = None
+    vouched: str = ""
+    """The name on the certificate of a server that was told by its number."""
 
     @classmethod
     def of(cls, url: str) -> Address:
@@ -61,6 +63,18 @@ class Address(Struct, frozen=True):
             verified=checks == "required",
             authorities=authorities,
         )
+
+    def elsewhere(self, said: str) -> Address:
+        """Return the server that ``MOVED SLOT HOST:PORT`` names, to be spoken to like this one."""
+        host, _, port = said.split()[2].rpartition(":")
+        # An empty host is that of whoever said it.
+        return structs.replace(self, host=host or self.host, port=int(port), vouched=self.certified)
+
+    @property
+    def certified(self) -> str:
+        """Return the name that the server's certificate has to have."""
+        is_number = ":" in self.host or self.host.replace(".", "").isdigit()
+        return self.vouched if self.vouched and is_number else self.host
 
     def tls(self) -> ssl.SSLContext | None:
         """Return how to encrypt, or None."""

@@ -2,7 +2,8 @@
 
 Commands that are sent while others are on their way travel together, in one write and one answer (pipelining), so a
 server that syncs before it answers syncs once for all of them. A lost connection is made again and the command is sent
-again: whoever calls must be able to bear that a command arrives twice.
+again: whoever calls must be able to bear that a command arrives twice. A server that says that another one has the keys
+now is left for that one, and one that may not be written to any more for whichever the URL leads to by then.
 """
 
 from __future__ import annotations
@@ -24,8 +25,11 @@ log = get_logger()
 
 _PAUSES: Final = (0.05, 0.2, 0.5, 1.0)
 """Seconds before each new try, times 0.5 to 1.5."""
-_AGAIN: Final = ("LOADING", "READONLY", "MASTERDOWN", "UNBLOCKED")
-"""Errors of a server that is not, or no longer, the one to talk to."""
+_AGAIN: Final = ("LOADING", "READONLY", "MASTERDOWN", "UNBLOCKED", "CLUSTERDOWN", "TRYAGAIN", "ASK ")
+"""Errors of a server that is not, or no longer, the one to talk to; nothing was done."""
+_MOVED: Final = "MOVED "
+"""The same, of one that knows which is: a cluster's replica, or a primary that was replaced."""
+_PASSING: Final = ("NOSCRIPT", *_AGAIN, _MOVED)
 _CONNECT_SECONDS: Final = 5.0
 _NOT_YET: Final = object()
 
@@ -184,6 +188,7 @@ class Link:
         self._pauses = pauses
         self._wire: _Wire | None = None
         self._making: asyncio.Task[_Wire] | None = None
+        self._elsewhere: Address | None = None
         self._scripts: dict[str, Script] = {}
         self._listeners: dict[str, Callable[[], None]] = {}
         self._closed = False
@@ -205,8 +210,8 @@ class Link:
         self._scripts[script.sha] = script
         commands = [script(keys, args) for keys, args in calls]
         packed = b"".join(map(_packed, commands))
-        answers = await self._exchange(lambda wire: wire.run(script, packed, len(commands)))
-        return await self._mended(commands, answers[-len(commands) :])
+        wire, answers = await self._exchange(lambda wire: wire.run(script, packed, len(commands)))
+        return await self._mended(commands, wire, answers[-len(commands) :])
 
     async def calls(self, commands: Sequence[Command]) -> list[Any]:
         """Send commands together; return their answers in order.
@@ -217,8 +222,8 @@ class Link:
         if not commands:
             return []
         packed = b"".join(map(_packed, commands))
-        answers = await self._exchange(lambda wire: wire.send(packed, len(commands)))
-        return await self._mended(commands, answers)
+        wire, answers = await self._exchange(lambda wire: wire.send(packed, len(commands)))
+        return await self._mended(commands, wire, answers)
 
     async def listen(self, channel: str, listener: Callable[[], None]) -> None:
         """Call ``listener`` for each message on ``channel``; also after the connection was made anew.
@@ -227,7 +232,7 @@ class Link:
             StoreError: the server refuses, or cannot be reached; in that case it is asked again with the connection.
         """
         self._listeners[channel] = listener
-        answer, *_ = await self._exchange(lambda wire: wire.subscribe(channel))
+        _, [answer, *_] = await self._exchange(lambda wire: wire.subscribe(channel))
         if isinstance(answer, hiredis.ReplyError):
             raise StoreError(f"{self._what}: {answer}") from answer
 
@@ -239,7 +244,8 @@ class Link:
         if self._wire:
             self._wire.close()
 
-    async def _exchange(self, send: Callable[[_Wire], asyncio.Future[list[Any]]]) -> list[Any]:
+    async def _exchange(self, send: Callable[[_Wire], asyncio.Future[list[Any]]]) -> tuple[_Wire, list[Any]]:
+        """Return what the server answers, and the connection on which it did."""
         reason = ""
         for pause in (0.0, *self._pauses):
             if pause:
@@ -247,33 +253,43 @@ class Link:
             if self._closed:
                 break
             try:
-                return await send(await self._live())
+                wire = await self._live()
+                return wire, await send(wire)
             except (_Lost, OSError, TimeoutError) as error:
                 reason = str(error) or type(error).__name__
         raise Unreachable(f"{self._what} at {self._address}: {reason or 'closed'}")
 
-    async def _mended(self, commands: Sequence[Command], answers: list[Any]) -> list[Any]:
+    async def _mended(self, commands: Sequence[Command], wire: _Wire, answers: list[Any]) -> list[Any]:
         """Return ``answers``; what the server refused for a reason that passes is sent again, the rest raised."""
-        refused = {index: str(answer) for index, answer in enumerate(answers) if isinstance(answer, hiredis.ReplyError)}
-        if not refused:
-            return answers
-        for index, said in refused.items():
-            if not said.startswith(("NOSCRIPT", *_AGAIN)):
-                raise StoreError(f"{self._what}: {said}") from answers[index]
-        if any(said.startswith(_AGAIN) for said in refused.values()):
-            if self._wire:
-                self._wire.close()
-            await asyncio.sleep(self._pauses[-1])
-        shas = {str(commands[index][1]) for index in refused if commands[index][0] == "EVALSHA"}
-        texts = [self._scripts[sha].text for sha in shas]
-        again = [*(("SCRIPT", "LOAD", text) for text in texts), *(commands[index] for index in refused)]
-        packed = b"".join(map(_packed, again))
-        found = await self._exchange(lambda wire: wire.send(packed, len(again)))
-        for index, answer in zip(refused, found[len(texts) :], strict=True):
-            if isinstance(answer, hiredis.ReplyError):
-                raise StoreError(f"{self._what}: {answer}") from answer
-            answers[index] = answer
+        pauses = iter((0.0, *self._pauses))
+        while refused := {at: answer for at, answer in enumerate(answers) if isinstance(answer, hiredis.ReplyError)}:
+            for answer in refused.values():
+                if not str(answer).startswith(_PASSING):
+                    raise StoreError(f"{self._what}: {answer}") from answer
+            said = next((str(answer) for answer in refused.values() if not str(answer).startswith("NOSCRIPT")), "")
+            pause = next(pauses, None)
+            if pause is None:
+                raise Unreachable(f"{self._what} at {self._address}: no server takes its keys: {said or 'NOSCRIPT'}")
+            if said:
+                self._leave(wire, said)
+                await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311  as above
+            shas = {str(commands[at][1]) for at in refused if commands[at][0] == "EVALSHA"}
+            again = [*(("SCRIPT", "LOAD", self._scripts[sha].text) for sha in shas), *(commands[at] for at in refused)]
+            wire, found = await self._resent(again)
+            for at, answer in zip(refused, found[len(shas) :], strict=True):
+                answers[at] = answer
         return answers
+
+    async def _resent(self, commands: Sequence[Command]) -> tuple[_Wire, list[Any]]:
+        packed = b"".join(map(_packed, commands))
+        return await self._exchange(lambda wire: wire.send(packed, len(commands)))
+
+    def _leave(self, wire: _Wire, said: str) -> None:
+        """Talk to another server from now on: the one that ``said`` names, else whichever the URL leads to by now."""
+        if wire is not self._wire:
+            return  # somebody else has left it already
+        self._elsewhere = (self._elsewhere or self._address).elsewhere(said) if said.startswith(_MOVED) else None
+        wire.close()
 
     async def _live(self) -> _Wire:
         if self._wire and not self._wire.lost:
@@ -285,20 +301,24 @@ class Link:
         return await asyncio.shield(self._making)
 
     async def _make(self) -> _Wire:
+        address, self._elsewhere = self._elsewhere or self._address, None
         async with asyncio.timeout(min(self._timeout, _CONNECT_SECONDS)):
-            self._wire = await self._connect()
+            self._wire = await self._connect(address)
+        # Kept while it can be reached: otherwise the next try begins at the URL.
+        self._elsewhere = address if address is not self._address else None
         if self._closed:
             self._wire.close()
         return self._wire
 
-    async def _connect(self) -> _Wire:
+    async def _connect(self, address: Address) -> _Wire:
         loop = asyncio.get_running_loop()
         wire = _Wire(self._pushed, self._timeout)
-        address = self._address
         if address.path:
             await loop.create_unix_connection(lambda: wire, address.path)
         else:
-            await loop.create_connection(lambda: wire, address.host, address.port, ssl=address.tls())
+            tls = address.tls()
+            name = address.certified if tls else None
+            await loop.create_connection(lambda: wire, address.host, address.port, ssl=tls, server_hostname=name)
         try:
             await self._greet(wire)
         except BaseException:

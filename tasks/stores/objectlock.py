@@ -51,6 +51,9 @@ def _read(settings: Settings) -> Configuration | None:
     from botocore.config import Config
     from botocore.exceptions import BotoCoreError, ClientError
 
+    from tasks.stores.s3 import demand_buckets
+
+    demand_buckets(settings, "audit_bucket")
     client = boto3.client(
         "s3",
         endpoint_url=settings.s3_endpoint,

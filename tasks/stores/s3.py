@@ -10,7 +10,8 @@ import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, NotFoundError
 from obstore.store import S3Store
 
-from tasks.errors import AlreadyExists, NotFound, StoreError
+from tasks.errors import AlreadyExists, NotFound, NotReady, StoreError
+from tasks.settings.whole import AUDIT_BUCKET, DATA_BUCKET
 from tasks.stores.objects import Found
 
 if TYPE_CHECKING:
@@ -23,15 +24,21 @@ _PIECE_BYTES: Final = 1 << 20
 
 
 class S3ObjectStore:
-    """One bucket. Every write is conditional and carries a SHA-256 checksum, as Object Lock demands."""
+    """One bucket. Every write is conditional and carries a SHA-256 checksum, as Object Lock demands.
 
-    def __init__(self, bucket: str, *, region: str, endpoint: str | None = None) -> None:
+    ``missing`` says that there is no such bucket to talk to, and the mend: nothing is sent then.
+    """
+
+    def __init__(self, bucket: str, *, region: str, endpoint: str | None = None, missing: str = "") -> None:
+        self._missing = missing
         self._bucket = bucket
         self._region = region
         self._endpoint = endpoint
 
     @cached_property
     def _store(self) -> S3Store:
+        if self._missing:
+            raise NotReady(self._missing)
         # At first use: it takes 10 ms, and a worker that routes may never touch the data bucket.
         options: S3Config = {"region": self._region, "checksum_algorithm": "SHA256"}
         if self._endpoint:
@@ -113,9 +120,27 @@ class S3ObjectStore:
         return StoreError(f"{verb} s3://{self._bucket}/{key}: {first_line}")
 
 
+def missing(settings: Settings, key: str) -> str:
+    """Return what is to be said where no bucket is configured under ``key``; empty where one is."""
+    if settings.s3_endpoint or getattr(settings, key) not in {DATA_BUCKET, AUDIT_BUCKET}:
+        return ""
+    return (
+        f"{key}: no object storage is configured, and the embedded stack does not run here: `sluice up` starts it; "
+        f"or name a bucket of your own in {key} (SLUICE_{key.upper()}), and where it is not on AWS its s3_endpoint"
+    )
+
+
+def demand_buckets(settings: Settings, *keys: str) -> None:
+    """Raise :class:`NotReady` where no bucket is configured under one of ``keys``."""
+    for key in keys:
+        if told := missing(settings, key):
+            raise NotReady(told)
+
+
 def data_store(settings: Settings) -> S3ObjectStore:
     """Return the bucket of results, sessions and bodies."""
-    return S3ObjectStore(settings.data_bucket, region=settings.region, endpoint=settings.s3_endpoint)
+    told = missing(settings, "data_bucket")
+    return S3ObjectStore(settings.data_bucket, region=settings.region, endpoint=settings.s3_endpoint, missing=told)
 
 
 def witness_store(settings: Settings) -> S3ObjectStore | None:
@@ -126,4 +151,5 @@ def witness_store(settings: Settings) -> S3ObjectStore | None:
 
 def audit_store(settings: Settings) -> S3ObjectStore:
     """Return the bucket of audit segments."""
-    return S3ObjectStore(settings.audit_bucket, region=settings.region, endpoint=settings.s3_endpoint)
+    told = missing(settings, "audit_bucket")
+    return S3ObjectStore(settings.audit_bucket, region=settings.region, endpoint=settings.s3_endpoint, missing=told)

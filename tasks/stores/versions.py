@@ -117,5 +117,8 @@ def layers_of(found: Iterable[dict[str, Any]]) -> Iterator[Layers]:
 
 
 def audit_versions(settings: Settings) -> BucketVersions:
-    """Return the versions of the audit bucket."""
+    """Return the versions of the audit bucket; raises :class:`NotReady` where none is configured."""
+    from tasks.stores.s3 import demand_buckets
+
+    demand_buckets(settings, "audit_bucket")
     return BucketVersions(settings.audit_bucket, region=settings.region, endpoint=settings.s3_endpoint)

@@ -17,6 +17,8 @@ from tasks.settings_load import load
 from tasks.stores.connect import connect
 
 HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+"""The checkout under test."""
 
 FAST = {
     "SLUICE_DEFAULT_MODEL": "extractive",
@@ -59,11 +61,12 @@ class Fleet:
     def start(self, *arguments: str, script: Path | None = None, **env: str) -> subprocess.Popen[bytes]:
         """Start ``sluice ARGUMENTS``, or ``script ARGUMENTS``."""
         command = [str(script)] if script else ["-m", "handlers.cli.main"]
+        # A script has its own folder first on its path, and would import an installed copy.
+        path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
         log = (self._folder / f"{len(self._started)}-{arguments[-1].replace('/', '_')}.log").open("wb")
         with log:
-            process = subprocess.Popen(
-                [sys.executable, *command, *arguments], stdout=log, stderr=log, env={**os.environ, **env}
-            )
+            environment = {**os.environ, "PYTHONPATH": path, **env}
+            process = subprocess.Popen([sys.executable, *command, *arguments], stdout=log, stderr=log, env=environment)
         self._started.append(process)
         return process
 

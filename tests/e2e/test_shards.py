@@ -102,6 +102,31 @@ async def test_traffic_leaves_a_shard_whose_worker_stands_still_and_nothing_is_l
     (await gather(sharded, tenant)).assert_whole([*first, *caught, *moved], overridden=True)
 
 
+async def test_the_steps_of_a_plan_are_done_in_the_shards_and_joined(sharded: Settings, fleet: Fleet) -> None:
+    tenant = f"planned-{time.time_ns()}"
+    pools = (keys.INTENT_POOL, keys.agent_pool("planner"), EU, US)
+    fleet.start("worker", *(word for pool in pools[:2] for word in ("--pool", pool)))
+    for pool in pools[2:]:
+        fleet.worker(pool)
+    fleet.sweeper()
+    text = " ".join(f"{number}. Name river number {number}." for number in range(1, 7)) + " 7. Finally sum up all."
+    steps = [f"s{number}" for number in range(1, 8)]
+    async with connect(sharded) as stores, AsyncProducer(sharded, tenant=tenant) as producer:
+        await weights_with(stores, eu=ShardState.SERVING, us=ShardState.SERVING)
+        ids = await producer.submit_many([{"text": text, "intent": "plan_task"}] * 3)
+        found = [result async for result in producer.results(ids, 120)]
+    assert {result.status for result in found} == {Status.SUCCEEDED}
+    for result in found:
+        assert [(step.name, step.status) for step in result.steps] == [(name, Status.SUCCEEDED) for name in steps]
+    evidence = await gather(sharded, tenant)
+    assert not evidence.faults
+    assert len(evidence.results) == 3
+    started = [r for name in ids for r in evidence.records[name] if r.action is Action.AGENT_STARTED]
+    begun = [r for r in started if "step" in r.details]
+    assert {(r.request_id, r.details["step"]) for r in begun} == {(name, step) for name in ids for step in steps}
+    assert {next(pool for pool in (EU, US) if r.actor.startswith(f"{pool}@")) for r in begun} == {EU, US}
+
+
 async def test_a_shard_at_zero_gets_work_and_is_woken(sharded: Settings, fleet: Fleet, tmp_path: Path) -> None:
     tenant = f"waking-{time.time_ns()}"
     fleet.worker(EU)

@@ -23,6 +23,8 @@ from tasks.agents.types import AgentTask, ToolCall
 from tasks.errors import InvalidInput, ModelError, ModelRefused, SettingsError
 from tasks.settings import AgentSettings, Settings, ToolSettings
 
+PATIENCE = 300.0
+"""Seconds that the small model gets, where other tests and other people's load share its cores."""
 SQL = "Run SELECT city, count(*) AS n FROM customers GROUP BY city ORDER BY city LIMIT 1;"
 
 
@@ -148,26 +150,28 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Se
     command = [sys.executable, "-m", "scaling.modelserver", "--port-file", str(port_file)]
     process = subprocess.Popen(command, env=environ, cwd=Path(modelserver.__file__).parents[1])
     try:
-        ends = time.monotonic() + 60
+        ends = time.monotonic() + PATIENCE
         while not port_file.exists():
             assert process.poll() is None
             assert time.monotonic() < ends
             time.sleep(0.05)
         url = f"http://127.0.0.1:{port_file.read_text().strip()}"
-        yield lambda: Settings(embedded_model_url=url)
+        yield lambda: Settings(embedded_model_url=url, embedded_patience_seconds=PATIENCE)
     finally:
         process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == 0
+        assert process.wait(PATIENCE) == 0
         assert not port_file.exists()
 
 
+@pytest.mark.timeout(3 * PATIENCE)
 async def test_the_small_model_answers_and_reports_results_word_for_word(
     server: Callable[[], Settings],
 ) -> None:
     runner = TeamRunner(server(), environ={modelserver.KEY_ENV: "a-key-for-this-test-only"})
 
     planned, executed = await asyncio.gather(
-        runner.run(task("planner", "Organise a picnic.")), runner.run(task("executor", SQL))
+        runner.run(task("planner", "Organise a picnic.", deadline_seconds=PATIENCE)),
+        runner.run(task("executor", SQL, deadline_seconds=PATIENCE)),
     )
     await runner.close()
 
@@ -178,15 +182,17 @@ async def test_the_small_model_answers_and_reports_results_word_for_word(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3 * PATIENCE)
 async def test_the_small_model_reads_long_and_strange_texts(server: Callable[[], Settings]) -> None:
     runner = TeamRunner(server(), environ={modelserver.KEY_ENV: "a-key-for-this-test-only"})
 
-    answer = await runner.run(task("responder", "QxZ😀字 " * 3000, max_tokens=4))
+    answer = await runner.run(task("responder", "QxZ😀字 " * 3000, max_tokens=4, deadline_seconds=PATIENCE))
     await runner.close()
 
     assert answer.usage.input_tokens < 2048
 
 
+@pytest.mark.timeout(3 * PATIENCE)
 async def test_a_wrong_key_is_refused_by_the_server(server: Callable[[], Settings]) -> None:
     runner = TeamRunner(server(), environ={modelserver.KEY_ENV: "wrong"})
 

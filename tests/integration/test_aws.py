@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import boto3
 import msgspec
 import pytest
+from click.testing import CliRunner
 from moto.kms.models import Key, kms_backends
 from moto.server import ThreadedMotoServer
 from nacl.signing import SigningKey as NaclKey
 
+from handlers.cli.main import cli
 from tasks.access.signing import CHECKPOINT, GRANT, KeyRing, Keys, PublicKey, Scope, dump_private, dump_ring, generate
 from tasks.access.sources import KmsSigner, load_keys
 from tasks.audit.alerts import Alert
 from tasks.audit.targets import SnsTarget
 from tasks.contracts.audit import GENESIS, AuditRecord
 from tasks.contracts.base import utc_now
-from tasks.errors import NotReady, SettingsError
+from tasks.errors import BadSignature, InvalidInput, NotReady, SettingsError
 from tasks.settings import Settings, SigningSettings
 from tasks.stores.connect import connect
 from tests.support import build, trust
@@ -115,6 +118,50 @@ def test_a_kms_key_of_another_kind_or_that_is_not_there_is_named(aws: str) -> No
         load("00000000-0000-0000-0000-000000000000")
     with pytest.raises(NotReady, match="not in the ring"):
         load(kms_key())
+
+
+def keys_add(*arguments: str) -> Any:
+    return CliRunner().invoke(cli, ["keys", "add", *arguments], standalone_mode=False)
+
+
+def test_a_key_of_kms_is_added_to_a_ring_and_signs_with_it(aws: str, tmp_path: Path) -> None:
+    ring, source = tmp_path / "ring.json", f"kms://{REGION}/{kms_key()}?name=sealer"
+    ring.write_bytes(dump_ring([PublicKey("web.1", bytes(32), trust.scope())]))
+    done = keys_add(source, "--purpose", CHECKPOINT, "--ring", str(ring), "--json")
+    assert done.exception is None, done.exception
+    kid = json.loads(done.stdout)["kid"]
+    assert kid.startswith("sealer.")
+    keys = load_keys(Settings(signing=SigningSettings(keys=(source,), ring=str(ring))))
+    assert [key.kid for key in keys.ring] == [kid, "web.1"]
+    signature = keys.signer(CHECKPOINT).sign(b"a checkpoint")
+    keys.ring.verify(kid, b"a checkpoint", signature, purpose=CHECKPOINT)
+    with pytest.raises(BadSignature):
+        keys.ring.verify(kid, b"a checkpoint", signature, purpose=GRANT)
+
+    before = ring.read_bytes()
+    for again in (source, source.replace("sealer", "other")):
+        assert isinstance(keys_add(again, "--purpose", CHECKPOINT, "--ring", str(ring)).exception, SettingsError)
+    assert ring.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("source", "options", "error", "told"),
+    [
+        ("keys.json", ["--purpose", "checkpoint"], InvalidInput, "SOURCE: name a key of AWS KMS"),
+        (f"kms://{REGION}/gone", ["--purpose", "checkpoint"], NotReady, "NotFound"),
+        (f"kms://{REGION}/", ["--purpose", "checkpoint"], SettingsError, "kms://REGION/KEY_ID"),
+        ("grants", ["--purpose", "grant"], InvalidInput, "--tenant, --role"),
+    ],
+)
+def test_what_cannot_be_added_is_said_and_leaves_no_ring(
+    aws: str, tmp_path: Path, source: str, options: list[str], error: type[Exception], told: str
+) -> None:
+    if source == "grants":
+        source = f"kms://{REGION}/{kms_key()}"
+    done = keys_add(source, *options, "--ring", str(tmp_path / "ring.json"))
+    assert isinstance(done.exception, error)
+    assert told in str(done.exception)
+    assert not (tmp_path / "ring.json").exists()
 
 
 async def test_an_alert_reaches_who_listens_to_the_topic(aws: str) -> None:

@@ -102,6 +102,21 @@ def test_a_level_that_is_asked_for_is_shown(lines: Lines) -> None:
     assert lines.all() == []
 
 
+@pytest.mark.parametrize(("level", "traced"), [("INFO", False), ("DEBUG", True)])
+def test_a_failure_that_was_foreseen_is_one_line_and_has_its_traceback_at_debug(
+    lines: Lines, level: str, traced: bool
+) -> None:
+    lines.configure(level)
+    try:
+        int("it broke")
+    except ValueError as error:
+        log.failure("failed, trying again", error, attempt=1)
+    line = lines.one()
+    assert (line["event"], line["level"], line["attempt"]) == ("failed, trying again", "error", 1)
+    assert line["error"] == "invalid literal for int() with base 10: 'it broke'"
+    assert ("exception" in line) is traced
+
+
 def test_an_exception_is_text_with_its_traceback(lines: Lines) -> None:
     try:
         int("it broke")

@@ -21,6 +21,8 @@ auditing:
     - {type: model_override, severity: high}
 """
 
+DUO = "{shape: round_robin, members: [{name: a, instructions: x}, {name: b, instructions: y}]}"
+
 
 @pytest.fixture
 def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -158,6 +160,7 @@ def test_everything_that_is_wrong_is_named_at_once(file: Path) -> None:
         ("max_turns: none", 7, "agents.1.max_turns: expected int, got str"),
         ("temprature: 1", 7, "agents.1.temprature: there is no such key, did you mean temperature?"),
         ("team: {shape: round_robin, members: []}", 7, "agents.1.team.members: expected list of length >= 2"),
+        (f"plan: {{}}\n    team: {DUO}", 8, "agents.executor.team: an agent type that plans"),
     ],
 )
 def test_a_fault_of_an_agent_type_is_named_with_its_line(file: Path, said: str, line: int, told: str) -> None:
@@ -192,6 +195,14 @@ def test_a_team_is_read_and_its_rules_are_checked(file: Path) -> None:
         load()
     assert "agents.crew.team: shape selector needs `until`" in str(caught.value)
     assert "agents.crew.tools: name the tools at the team's members" in str(caught.value)
+
+
+def test_the_type_planner_has_a_team_where_it_is_told_not_to_plan(file: Path) -> None:
+    file.write_text(f"agents:\n  - type: planner\n    team: {DUO}\n")
+    with pytest.raises(SettingsError, match=r"pipeline\.yaml:3: agents\.planner\.team: .* plan: \{max_steps: 0\}"):
+        load()
+    file.write_text(f"agents:\n  - type: planner\n    team: {DUO}\n    plan: {{max_steps: 0}}\n")
+    assert load().agent("planner").planning is None
 
 
 def test_an_agent_types_concurrency_is_its_pools() -> None:

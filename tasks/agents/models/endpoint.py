@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from tasks.access.cuts import whole_words
 from tasks.agents.models.dialect import Dialect
 from tasks.agents.models.stream import Payload, Whole
 from tasks.agents.models.transport import is_loopback, open_transport
@@ -169,7 +170,7 @@ class Endpoint:
 
 def one_line(text: str, key: str) -> str:
     """Return what an endpoint says, short and without the key."""
-    return " ".join((text.replace(key, "***") if key else text).split())[:_MAX_DETAIL]
+    return whole_words(" ".join((text.replace(key, "***") if key else text).split()), _MAX_DETAIL)
 
 
 def where(model: str, settings: ModelSettings) -> str:

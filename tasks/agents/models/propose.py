@@ -72,7 +72,15 @@ def find_sql(text: str) -> str | None:
     start = upper.start() if upper else lower.start("sql") if lower else 0
     rest = text[start:]
     end = _END.search(rest)
-    return rest[: end.start() if end else len(rest)].strip().rstrip("\"'") or None
+    return _without_closing_quote(rest[: end.start() if end else len(rest)].strip()) or None
+
+
+def _without_closing_quote(statement: str) -> str:
+    """Return ``statement`` without a quote at its end that was opened before it."""
+    for quote in "\"'":
+        if statement.endswith(quote) and statement.count(quote) % 2:
+            return statement[:-1].rstrip()
+    return statement
 
 
 def find_url(text: str) -> str | None:

@@ -185,7 +185,7 @@ class ApiCaller(Tool[ApiArguments]):
         except httpx.HTTPError as error:
             once = self.effect_of(arguments) is Effect.ONCE
             raise (ToolUncertain if once else ToolUnavailable)(self._told(target, error, secrets)) from error
-        return answered(response, data, truncated=truncated, strike=lambda text: strike(text, secrets))
+        return answered(response, data, truncated=truncated, strike=lambda text: strike(text, secrets, cut=truncated))
 
     def _told(self, target: Target, error: Exception, secrets: list[str]) -> str:
         return strike(f"{target.authority}: {type(error).__name__}: {error}", secrets)

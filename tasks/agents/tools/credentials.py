@@ -33,10 +33,16 @@ def values(template: str, environ: Mapping[str, str]) -> list[str]:
     return [environ[name] for name in _NAME.findall(template) if environ.get(name)]
 
 
-def strike(text: str, secrets: Iterable[str]) -> str:
-    """Return ``text`` without ``secrets``, also as JSON and URLs spell them: services repeat what they were sent."""
+def strike(text: str, secrets: Iterable[str], *, cut: bool = False) -> str:
+    """Return ``text`` without ``secrets``, also as JSON and URLs spell them: services repeat what they were sent.
+
+    Where ``text`` was ``cut``, the beginning of one at its end goes too.
+    """
     for secret in secrets:
         if len(secret) >= _LEAST:
             for spelling in {secret, json.dumps(secret)[1:-1], quote(secret, safe="")}:
                 text = text.replace(spelling, STRUCK)
+                begun = (spelling[:end] for end in range(len(spelling) - 1, _LEAST - 1, -1)) if cut else ()
+                if left := next(filter(text.endswith, begun), ""):
+                    text = text.removesuffix(left) + STRUCK
     return text

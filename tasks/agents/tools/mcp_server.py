@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import ConfigDict
 
+from tasks.access.cuts import whole_words
 from tasks.agents.tools.base import Effect, Said, Tool, ToolArguments, ToolContext
 from tasks.agents.tools.credentials import filled, strike, values
 from tasks.errors import NotReady, SettingsError, ToolFailed, ToolUnavailable, ToolUncertain
@@ -31,6 +32,7 @@ _TRY_AGAIN_SECONDS: Final = 15.0
 """How long a server that did not answer is left alone."""
 _ALIVE_SECONDS: Final = 5.0
 _GRACE_SECONDS: Final = 2.0
+_MAX_ERROR: Final = 300
 
 
 class McpArguments(ToolArguments):
@@ -180,7 +182,7 @@ class McpServer:
         while isinstance(error, BaseExceptionGroup):
             error = error.exceptions[0]
         said = "no answer in time" if isinstance(error, TimeoutError) else str(error) or type(error).__name__
-        return strike(f"MCP server {self.name} {what}: {said}"[:300], self._secrets)
+        return whole_words(strike(f"MCP server {self.name} {what}: {said}", self._secrets), _MAX_ERROR)
 
 
 class McpTool(Tool[McpArguments]):

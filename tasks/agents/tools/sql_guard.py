@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
+from tasks.access.cuts import whole_words
 from tasks.agents.tools.sql_functions import refused_functions
 
 if TYPE_CHECKING:
@@ -210,7 +211,7 @@ def _generate(tree: Any, dialect: str, *, pretty: bool) -> str | None:
 def _one_line(error: Exception) -> str:
     # The parser marks the place with terminal escapes, which are noise to a model.
     text = re.sub(r"\x1b\[\d+m", "", str(error))
-    return " ".join(text.split())[:300]
+    return whole_words(" ".join(text.split()), 300)
 
 
 @lru_cache(maxsize=1)

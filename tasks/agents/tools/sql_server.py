@@ -13,6 +13,7 @@ from functools import cached_property
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final
 
+from tasks.access.cuts import whole_words
 from tasks.agents.tools.credentials import filled, strike, values
 from tasks.agents.tools.sql_database import Limits, Rows
 from tasks.errors import NotReady, SettingsError, ToolError, ToolUnavailable
@@ -223,4 +224,4 @@ class ServerDatabase:
         return text[:_MAX_DESCRIPTION] or "none"
 
     def _told(self, error: BaseException) -> str:
-        return strike(" ".join(str(error).split())[:_MAX_ERROR], self._secrets)
+        return whole_words(strike(" ".join(str(error).split()), self._secrets), _MAX_ERROR)

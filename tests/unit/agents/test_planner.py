@@ -10,9 +10,9 @@ from tasks.agents.models.registry import ModelRegistry
 from tasks.agents.planner import COMPOSED, TeamPlanner
 from tasks.agents.state import messages_of
 from tasks.agents.team import TeamRunner
-from tasks.agents.types import AgentTask
+from tasks.agents.types import AgentTask, Spent
 from tasks.contracts.result import Usage
-from tasks.errors import ModelError, ModelRefused
+from tasks.errors import LimitExceeded, ModelError, ModelRefused
 from tasks.settings import AgentSettings, ModelSettings, Settings
 
 AGENT = AgentSettings(type="planner", model="m", instructions="Split it.")
@@ -106,6 +106,31 @@ async def test_a_turn_without_a_model_is_followed_by_one_with_it() -> None:
     await made.conclude(task(text="More", session_state=first.session_state), "found", "c")
     said = [message["content"] for message in endpoint.asked[0]["messages"]]
     assert said[1:] == ["Do it all", "By rule.", "found"]
+
+
+async def test_asking_for_a_plan_counts_against_the_agents_limits() -> None:
+    endpoint = Endpoint()
+    made = planner(endpoint)
+    first = await made.draft(task(agent=AGENT.changed(max_turns=1, max_total_tokens=10)))
+    assert first is not None
+    assert first.turns == 1
+    spent = Spent().plus(first)
+    with pytest.raises(LimitExceeded, match="agent planner exceeds max_turns=1: no answer after 1 calls of a model"):
+        await made.draft(task(agent=AGENT.changed(max_turns=1), spent=spent))
+    with pytest.raises(LimitExceeded, match="max_total_tokens=10: 10 of 10 tokens are used"):
+        await made.draft(task(agent=AGENT.changed(max_total_tokens=10), spent=spent))
+    assert len(endpoint.asked) == 1
+
+
+async def test_what_the_plan_took_counts_against_an_answer_without_one() -> None:
+    endpoint = Endpoint("The answer.")
+    settings = Settings(models={"m": ModelSettings(base_url="http://model.example/v1")}, default_model="extractive")
+    models = ModelRegistry(settings, environ={"OPENAI_API_KEY": "k"}, transport=httpx.MockTransport(endpoint))
+    runner, spent = TeamRunner(settings, models=models), Spent(1, Usage(input_tokens=7, output_tokens=3))
+    answer = await runner.run(task(agent=AGENT.changed(max_turns=2), spent=spent))
+    assert (answer.turns, answer.usage) == (1, Usage(input_tokens=7, output_tokens=3))
+    with pytest.raises(LimitExceeded, match="max_turns=1"):
+        await runner.run(task(agent=AGENT.changed(max_turns=1), spent=spent))
 
 
 async def test_a_refusal_is_one() -> None:

@@ -1,6 +1,7 @@
 """A planned request: its steps run when they can, and come back together in one result."""
 
 import asyncio
+import itertools
 from datetime import timedelta
 
 import pytest
@@ -9,7 +10,7 @@ from tasks import keys
 from tasks.agents.fake import FakePlanner, FakeRunner
 from tasks.agents.types import AgentAnswer, AgentTask
 from tasks.contracts.result import Status, Usage
-from tasks.errors import ModelRefused
+from tasks.errors import LimitExceeded, ModelRefused
 from tests.support import build
 from tests.support.planned import EXECUTOR, PLANNER, SIX, Planned, draft, echo, step
 from tests.support.world import HUMAN, RESPONDER, World
@@ -37,6 +38,24 @@ async def test_independent_steps_go_out_at_once_and_dependent_ones_when_what_the
     await planned.drain([RESPONDER])
     assert planned.done_by_steps()[-2:] == ["e", "f"]
     assert len(world.broker.queues[PLANNER]) == 1
+
+
+async def test_steps_go_to_shards_are_done_there_and_joined(world: World) -> None:
+    eu, us = f"{RESPONDER}@eu", f"{RESPONDER}@us"
+    turns = itertools.cycle((eu, us))
+    world.place = lambda agent_type: next(turns) if agent_type == "responder" else keys.agent_pool(agent_type)
+    planned = of(world, step("a"), step("b"), step("c", "responder", "a", "b"))
+    asked = await planned.ask()
+    await planned.deliver(PLANNER)
+    assert [len(world.broker.queues[pool]) for pool in (RESPONDER, eu, us)] == [0, 1, 1]
+    await planned.drain([us])
+    assert planned.done_by_steps() == ["b"]
+    await planned.drain([eu])
+    assert planned.done_by_steps() == ["b", "a", "c"], "what waited was placed when the plan was made"
+    await planned.drain()
+    result = await planned.result(asked)
+    assert (result.status, [node.status for node in result.steps]) == (Status.SUCCEEDED, [Status.SUCCEEDED] * 3)
+    assert not world.register.rows
 
 
 async def test_the_planner_holds_no_lease_and_no_message_while_steps_run(planned: Planned, world: World) -> None:
@@ -127,6 +146,9 @@ async def test_a_malformed_plan_is_tried_again_with_its_fault_and_then_answered_
     result = await planned.result(asked)
     assert (result.output, result.steps) == ("<whole: Do it all>", ())
     assert result.usage.input_tokens == 20
+    # The answer is asked for with what the two drafts took: they count against the same limits.
+    assert [task.spent.turns for task in (*planned.planner.asked, *planned.runner.tasks)] == [0, 1, 2]
+    assert planned.runner.tasks[0].spent.usage.input_tokens == 20
     [refused] = [record for record in await world.records(asked) if record.action == "plan.refused"]
     assert "no JSON" in refused.reason
     assert await planned.plan(asked) is None
@@ -142,6 +164,16 @@ async def test_the_second_draft_counts(world: World) -> None:
     result = await planned.result(asked)
     assert [node.name for node in result.steps] == ["a"]
     assert result.usage.input_tokens == 20
+
+
+async def test_limits_that_the_drafts_use_up_are_said_and_the_fallback_takes_over(world: World) -> None:
+    used_up = LimitExceeded("agent planner exceeds max_turns=1: no answer after 1 calls of a model")
+    planned = of(world, planner=FakePlanner("no plan", used_up))
+    asked = await planned.ask()
+    await planned.drain()
+    assert (await planned.result(asked)).agent.type == "human_escalation"  # type: ignore[union-attr]
+    [fallen] = [record for record in await world.records(asked) if record.action == "agent.fallback"]
+    assert fallen.reason == f"limit_exceeded: {used_up}"
 
 
 async def test_a_model_that_sees_no_steps_answers_by_itself(world: World) -> None:
