@@ -35,14 +35,12 @@ from tasks.join import may_have_plan, with_tree
 from tasks.leases import Leases
 from tasks.log import bound, get_logger
 from tasks.refuse import Refusals
-from tasks.stores.bodies import to_request
+from tasks.stores.bodies import demand_same, to_request
 from tasks.stores.register import Handover, Verdict
 
 log = get_logger()
 
 _MAX_RETRY_SECONDS: Final = 60.0
-_REPEATED: Final = ("tenant", "session_id", "priority", "deadline")
-"""What a message says of its body, which is what the grant vouches for."""
 
 
 class Hop(ABC):
@@ -142,7 +140,8 @@ class Hop(ABC):
             return
         if verdict is Verdict.EXHAUSTED:
             tried = self.deps.settings.queue.attempts
-            await self.give_up(attempt, ErrorInfo(code=EXHAUSTED, message=f"{tried} attempts did not end"))
+            error = ErrorInfo(code=EXHAUSTED, message=f"{tried} attempts did not end", attempts=tried)
+            await self.give_up(attempt, error)
             return
         try:
             await self.deps.gate.standing(attempt.grant)
@@ -185,9 +184,7 @@ class Hop(ABC):
             asked = to_request(message, body)
         except MalformedMessage:
             return None
-        for field in _REPEATED:
-            if getattr(asked, field) != getattr(message, field):
-                raise ForgedMessage(f"{message.id}: {field}: is not that of the body that was granted")
+        demand_same(message, asked)
         return asked
 
     def allow(self, attempt: Attempt, act: Act, name: str) -> None:
@@ -235,7 +232,7 @@ class Hop(ABC):
             await self.give_up(attempt, info)
         elif attempt.number >= queue.attempts:
             reason = f"{queue.attempts} attempts failed, the last with {info.code}: {info.message}"
-            await self.give_up(attempt, ErrorInfo(code=EXHAUSTED, message=reason))
+            await self.give_up(attempt, ErrorInfo(code=EXHAUSTED, message=reason, attempts=attempt.number))
         else:
             pause = min(queue.retry_seconds * 2 ** (attempt.number - 1), _MAX_RETRY_SECONDS)
             if isinstance(error, ModelUnavailable):
