@@ -18,7 +18,7 @@ from tasks.contracts.audit import Action
 from tasks.contracts.base import sha256
 from tasks.contracts.escalation import Escalation, EscalationAnswer
 from tasks.contracts.result import Result, Status
-from tasks.contracts.words import check_text
+from tasks.contracts.words import MAX_ANSWER_BYTES, check_text
 from tasks.errors import Conflict, InvalidInput, NotFound, StoreError
 from tasks.settings import Settings
 from tasks.shards import Placement
@@ -131,7 +131,7 @@ class Escalations:
         """
         await self._acting.permit(Act.ESCALATION_ANSWER, tenant)
         try:
-            check_text(text)
+            check_text(text, most=MAX_ANSWER_BYTES)
         except ValueError as error:
             raise InvalidInput(f"answer: {error}") from error
         escalation, _ = await self._find(tenant, request_id)

@@ -17,6 +17,7 @@ from tasks.contracts.audit import Action, Event
 from tasks.contracts.message import Message
 from tasks.contracts.row import Row, Stage
 from tasks.errors import Conflict, ForgedMessage, IntegrityError, InvalidInput, NotReady
+from tasks.stores.outbox import open_callback
 from tasks.stores.register import Opened, Register
 from tasks.stores.relay import Relay
 from tasks.stores.results import ResultStore
@@ -118,6 +119,21 @@ class Reopener:
             return False
         # If this process dies here, the sweeper publishes it.
         await self._relay.publish([row], now=self._acting.now().timestamp())
+        return True
+
+    async def resend(self, callback: Message, resource: str, **details: Any) -> bool:
+        """Send a ``callback`` that was given up once more, under its own ``webhook-id``, once that is on record.
+
+        It opens no revision. Tell whether nobody has done so already. ``details`` are for the record.
+        """
+        acting, now = self._acting, self._acting.now().timestamp()
+        facts = {"revision": callback.revision, "delivery": True, **details}
+        await acting.record(Action.REQUEST_REDRIVEN, callback.tenant, resource, request_id=callback.id, **facts)
+        row = await open_callback(callback, self._register, due=now + self._unpublished_seconds, again=True)
+        if row is None:
+            return False
+        # If this process dies here, the sweeper publishes it.
+        await self._relay.publish([row], now=now)
         return True
 
     async def _opened(self, row: Row) -> Opened:

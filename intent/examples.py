@@ -15,15 +15,17 @@ from pydantic.dataclasses import dataclass as validated
 
 from tasks.contracts.base import LABEL_CHARACTERS, canonical, sha256
 from tasks.contracts.strict import explain
-from tasks.contracts.words import MAX_TEXT_BYTES, Intent
+from tasks.contracts.words import Intent
 from tasks.errors import InvalidInput
+
+_MAX_TEXT_BYTES: Final = 32 * 1024
 
 
 def _check_text(text: str) -> str:
     if not text.strip():
         raise ValueError("must not be empty or blank")
-    if len(text.encode()) > MAX_TEXT_BYTES:
-        raise ValueError(f"must be at most {MAX_TEXT_BYTES} bytes")
+    if len(text.encode()) > _MAX_TEXT_BYTES:
+        raise ValueError(f"must be at most {_MAX_TEXT_BYTES} bytes")
     return text
 
 

@@ -8,20 +8,17 @@ way goes with the next one.
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
 import itertools
 from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Any, Final
 
-import orjson
-
 from tasks.attempt import Disposition
 from tasks.errors import StoreError
 from tasks.log import get_logger
 from tasks.settings.queues import CANCEL_MARGIN_SECONDS
-from tasks.stores.broker import Broker, Delivery
+from tasks.stores.broker import Broker, Delivery, opened
 
 log = get_logger()
 
@@ -190,12 +187,3 @@ class Consumer:
                 continue
             if restored:
                 log.warning("messages of a dead worker restored", pool=self._pool, messages=restored)
-
-
-def opened(data: bytes) -> dict[str, Any]:
-    """Return the message in what lay on the queue; where there is none, ``data`` itself as ``unreadable``, base64."""
-    try:
-        message = orjson.loads(data)["message"]
-    except (orjson.JSONDecodeError, LookupError, TypeError):
-        message = None
-    return message if isinstance(message, dict) else {"unreadable": base64.b64encode(data).decode()}

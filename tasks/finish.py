@@ -179,7 +179,8 @@ class Finisher:
     async def give_up(self, message: Message, told: Event) -> None:
         """End a callback that nobody took: ``told`` says why. It lies in the dead-letter queue, for somebody to see."""
         log.error("callback given up", reason=told.reason)
-        letter = Parcel(keys.DEAD_LETTERS, reference_of(message), message.to_json(), self._now().timestamp())
+        now = self._now().timestamp()
+        letter = Parcel(keys.DEAD_LETTERS, reference_of(message), message.to_json(), now, told.reason)
         await self._broker.publish([letter])
         self.passed("letter")
         await self.settle(message, told)

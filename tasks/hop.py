@@ -37,14 +37,12 @@ from tasks.join import may_have_plan, with_tree
 from tasks.leases import Leases
 from tasks.log import bound, get_logger
 from tasks.refuse import Refusals
-from tasks.stores.bodies import to_request
+from tasks.stores.bodies import demand_same, to_request
 from tasks.stores.register import Handover, Verdict
 
 log = get_logger()
 
 _MAX_RETRY_SECONDS: Final = 60.0
-_REPEATED: Final = ("tenant", "session_id", "priority", "deadline")
-"""What a message says of its body, which is what the grant vouches for."""
 
 
 class Hop(ABC):
@@ -158,7 +156,9 @@ class Hop(ABC):
             await self._expire(attempt)
             return
         if verdict is Verdict.EXHAUSTED:
-            await self.give_up(attempt, ErrorInfo(code=EXHAUSTED, message=f"{self.attempts} attempts did not end"))
+            tried = self.attempts
+            error = ErrorInfo(code=EXHAUSTED, message=f"{tried} attempts did not end", attempts=tried)
+            await self.give_up(attempt, error)
             return
         try:
             request = await self.admitted(attempt, asked)
@@ -218,11 +218,7 @@ class Hop(ABC):
             asked = to_request(message, body)
         except MalformedMessage:
             return None
-        for field in _REPEATED:
-            if getattr(asked, field) != getattr(message, field):
-                raise ForgedMessage(f"{message.id}: {field}: is not that of the body that was granted")
-        if message.callback and asked.callback is None:
-            raise ForgedMessage(f"{message.id}: callback: is not that of the body that was granted")
+        demand_same(message, asked)
         return asked
 
     def allow(self, attempt: Attempt, act: Act, name: str) -> None:
@@ -272,7 +268,7 @@ class Hop(ABC):
             await self.give_up(attempt, info)
         elif attempt.number >= self.attempts:
             reason = f"{self.attempts} attempts failed, the last with {info.code}: {info.message}"
-            await self.give_up(attempt, ErrorInfo(code=EXHAUSTED, message=reason))
+            await self.give_up(attempt, ErrorInfo(code=EXHAUSTED, message=reason, attempts=attempt.number))
         else:
             due = self.deps.now().timestamp() + self.pause(attempt, error)
             await self.deps.register.postpone(attempt.ref, attempt.id, due=due, counted=True)

@@ -22,6 +22,7 @@ from tasks.stores.broker import Broker, Parcel
 log = get_logger()
 
 _MAX_NAME: Final = 128
+_MAX_REASON: Final = 1024
 
 
 class Refusals(Struct, frozen=True):
@@ -50,7 +51,8 @@ class Refusals(Struct, frozen=True):
             details={"pool": self.pool},
         )
         ref = keys.ref(tenant, request_id)
-        await self.broker.publish([Parcel(keys.QUARANTINE, ref, _spelt(raw), self.now().timestamp())])
+        put_aside = Parcel(keys.QUARANTINE, ref, _spelt(raw), self.now().timestamp(), reason[:_MAX_REASON])
+        await self.broker.publish([put_aside])
         await self.audit.commit([event])
 
     async def replayed(self, message: Message, grant: Grant) -> None:

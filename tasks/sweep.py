@@ -14,6 +14,7 @@ from msgspec import Struct
 from tasks import keys
 from tasks.access.gate import Gate
 from tasks.audit.stream import AuditStream
+from tasks.burials import Burials
 from tasks.contracts.audit import Action, Decision, Event
 from tasks.contracts.base import parse_versioned
 from tasks.contracts.message import Message
@@ -39,17 +40,21 @@ _CLOCK_SKEW_SECONDS: Final = 5.0
 
 
 class Swept(Struct, frozen=True):
-    """How many requests a pass published again, by reason, and how many it ended."""
+    """How many requests a pass published again, by reason, and how many it ended.
+
+    ``buried``: the broker had delivered them too often, so they ended as ``failed``.
+    """
 
     unpublished: int = 0
     lost: int = 0
     lapsed: int = 0
     expired: int = 0
+    buried: int = 0
 
     @property
     def total(self) -> int:
         """Return how many requests the pass touched."""
-        return self.unpublished + self.lost + self.lapsed + self.expired
+        return self.unpublished + self.lost + self.lapsed + self.expired + self.buried
 
 
 class Sweeper:
@@ -82,6 +87,7 @@ class Sweeper:
         self._redact = redact
         self._now = now
         self._suspects: set[str] = set()
+        self._burials = Burials(broker, register, results, gate, self._end)
 
     async def run_once(self) -> Swept:
         """Look at everything once."""
@@ -93,6 +99,7 @@ class Sweeper:
             unpublished=await self._take(
                 await self._register.unpublished(now=now, limit=_LIMIT), Due.UNPUBLISHED, now, now
             ),
+            buried=await self._burials.look(),
         )
         await self._finisher.release_all()
         if swept.total:
@@ -102,6 +109,7 @@ class Sweeper:
                 lost=swept.lost,
                 lapsed=swept.lapsed,
                 expired=swept.expired,
+                buried=swept.buried,
             )
         return swept
 
@@ -154,7 +162,8 @@ class Sweeper:
         hopeless = [row for row in rows if row.losses > self._settings.queue.attempts]
         for row in hopeless:
             # Something takes its message away again and again, and never begins: nobody will answer it.
-            await self._end(row, Status.FAILED, ErrorInfo(code=EXHAUSTED, message=f"lost {row.losses} times"))
+            error = ErrorInfo(code=EXHAUSTED, message=f"lost {row.losses} times", attempts=row.attempts)
+            await self._end(row, Status.FAILED, error)
         await self._relay.publish([row for row in rows if row not in hopeless], now=now)
         return len(rows)
 
@@ -200,7 +209,7 @@ class Sweeper:
         if not await self._register.seize(ref, new_id(), now=now, lease=self._settings.leases.lease_seconds):
             return False
         log.error("row quarantined", ref=ref, reason=str(problem))
-        await self._broker.publish([Parcel(keys.QUARANTINE, ref, row.message, now)])
+        await self._broker.publish([Parcel(keys.QUARANTINE, ref, row.message, now, str(problem))])
         forged = _event(row, Action.GRANT_FORGED, reason=str(problem)).changed(decision=Decision.DENY)
         await self._audit.commit([forged])
         await self._register.clear(ref, revision=row.revision, digest=row.digest, now=now, remember=1)

@@ -238,8 +238,10 @@ class Work(Hop):
             await self.give_up(attempt, ErrorInfo(code="step_failed", message=why))
             return
         # What used up its attempts is a dead letter, by whichever step it was.
-        code = EXHAUSTED if error and error.code == EXHAUSTED else "step_failed"
-        await self.end(attempt, Status.FAILED, ErrorInfo(code=code, message=why))
+        is_dead = error is not None and error.code == EXHAUSTED
+        tried = error.attempts if error else None
+        info = ErrorInfo(code=EXHAUSTED if is_dead else "step_failed", message=why, attempts=tried)
+        await self.end(attempt, Status.FAILED, info)
 
     def _task(
         self, attempt: Attempt, request: Asked, agent: AgentSettings, state: dict[str, object] | None

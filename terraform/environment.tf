@@ -25,12 +25,17 @@ locals {
     SLUICE_SIGNING__KEYS = jsonencode(["kms://${var.region}/${module.keys.sealing_key_id}?name=${module.settings.components.sealer}"])
   }
 
+  # What an intake cannot take lies with its reason where SQS puts what it delivered there too often.
+  events_environment = {
+    SLUICE_EVENTS__DEAD_LETTERS = module.queues.urls[module.settings.queues.quarantine]
+  }
+
   environment = {
     common = local.common_environment
     pools  = { for pool in keys(module.settings.pools) : pool => merge(local.common_environment, local.signed_by[pool]) }
     functions = {
       s3    = merge(local.common_environment, local.signed_by[module.settings.components.door])
-      sqs   = merge(local.common_environment, local.signed_by[module.settings.components.door])
+      sqs   = merge(local.common_environment, local.signed_by[module.settings.components.door], local.events_environment)
       http  = merge(local.common_environment, local.signed_by[module.settings.components.door])
       sweep = merge(local.common_environment, local.signed_by[module.settings.components.sweeper])
       seal  = merge(local.common_environment, local.signed_in_kms)

@@ -9,12 +9,15 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 from handlers.aws.container import container
-from tasks.errors import SettingsError
+from tasks.errors import InvalidInput, SettingsError
+from tasks.log import get_logger
 
 if TYPE_CHECKING:
     from mangum import Mangum
     from starlette.applications import Starlette
     from starlette.types import Receive, Scope, Send
+
+log = get_logger()
 
 _MOST_SECONDS: Final = 25.0
 """What may be waited for: API Gateway gives a call 29 seconds, and an answer goes out as a whole."""
@@ -24,8 +27,34 @@ _TEXT: Final = ["text/", "application/json", "application/problem+json"]
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     """Answer one call."""
     asyncio.set_event_loop(container().loop)  # where the adapter looks for it
-    answer: dict[str, Any] = _adapter()(event, context)
+    adapter = _adapter()
+    if not _is_call(adapter, event, context):
+        return _refusal()
+    answer: dict[str, Any] = adapter(event, context)
     return answer
+
+
+def _is_call(adapter: Mangum, event: Any, context: Any) -> bool:
+    """Tell whether the adapter can read ``event``. A caller's own header is enough that it cannot: ``Host: a:b:c``."""
+    try:
+        call = adapter.infer(event, context)
+        scope, body = call.scope, call.body
+    except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        log.warning("refused", reason=f"no call of a gateway: {type(error).__name__}: {error}")
+        return False
+    return all(isinstance(scope[name], str) for name in ("method", "path", "scheme")) and isinstance(body, bytes)
+
+
+def _refusal() -> dict[str, Any]:
+    from handlers.http.problems import MEDIA_TYPE, problem
+
+    refused = problem(400, InvalidInput.code, "event: is no call that API Gateway passes on: look at its headers")
+    return {
+        "statusCode": refused.status_code,
+        "headers": {"content-type": MEDIA_TYPE},
+        "body": bytes(refused.body).decode(),
+        "isBase64Encoded": False,
+    }
 
 
 @cache

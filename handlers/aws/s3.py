@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from handlers.aws.container import Doors, container
 from handlers.door import Outcome
+from handlers.events.batch import Taken, is_of_queue, messages_of, records_of
 from handlers.events.intake import take_object
 from handlers.events.notices import Created, created
 from handlers.events.sources import tenant_of_object
@@ -23,27 +24,22 @@ DOOR: Final = "s3"
 def handler(event: Mapping[str, Any], _context: object) -> dict[str, Any] | None:
     """Accept what the objects ask for. An event that came by SQS is answered with the messages to deliver again."""
     here = container()
-    records = event.get("Records")
-    if (
-        isinstance(records, list)
-        and records
-        and isinstance(records[0], dict)
-        and records[0].get("eventSource") == "aws:sqs"
-    ):
-        return here.run(take_queued(here, records))
+    records = records_of(event)
+    if is_of_queue(records):
+        return here.run(take_queued(here, messages_of(records)))
     here.run(take(here, created(event)))
     return None
 
 
-async def take_queued(here: Doors, records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+async def take_queued(here: Doors, messages: Sequence[Taken]) -> dict[str, Any]:
     """Take each message's objects; return those that failed, and may succeed when they are delivered again."""
     failed = []
-    for record in records:
+    for message in messages:
         try:
-            await take(here, created(record["body"]))
+            await take(here, created(message.body))
         except Exception as error:  # noqa: BLE001  the queue delivers it again, and buries what is no event at last
-            log.warning("to be delivered again", message_id=record["messageId"], error=str(error))
-            failed.append(record["messageId"])
+            log.warning("to be delivered again", message_id=message.message_id, error=str(error))
+            failed.append(message.message_id)
     return {"batchItemFailures": [{"itemIdentifier": message_id} for message_id in failed]}
 
 

@@ -102,6 +102,15 @@ def naming_the_mend() -> Iterator[None]:
         raise kind(f"{error} (is the stack up? `sluice up` starts it, `sluice doctor` looks)") from error
 
 
+def ago(seconds: float) -> str:
+    """Return how long ago something was, as people say it."""
+    whole = max(int(seconds), 0)
+    for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
+        if whole >= 2 * size:
+            return f"{whole // size}{unit}"
+    return f"{whole}s"
+
+
 def teller(*, quiet: bool) -> Callable[[str], None]:
     """Return what reports progress on standard error, or does not."""
     return (lambda line: None) if quiet else (lambda line: click.echo(f"  {line}", err=True))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import click
 import msgspec
 
-from handlers.cli.common import ID, Age, json_option, print_json, print_table, run, settings_of, tenant_of_option
+from handlers.cli.common import ID, Age, ago, json_option, print_json, print_table, run, settings_of, tenant_of_option
 
 if TYPE_CHECKING:
     from handlers.escalations import Answered, Escalations, Shown
@@ -132,9 +132,4 @@ def _answer(found: Shown) -> str:
 
 
 def _age(since: datetime) -> str:
-    """Return how long ago ``since`` was, as people say it."""
-    seconds = max(int((datetime.now(UTC) - since).total_seconds()), 0)
-    for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds // size}{unit}"
-    return f"{seconds}s"
+    return ago((datetime.now(UTC) - since).total_seconds())

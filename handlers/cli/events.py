@@ -68,11 +68,13 @@ async def _poll(settings: Settings, notices: tuple[str, ...]) -> None:
     from handlers.aws import s3, sqs
     from handlers.aws.container import Doors
     from handlers.aws.poll import Poller
+    from handlers.events.batch import messages_of
 
     client = boto3.client("sqs", region_name=settings.region)
     async with contextlib.aclosing(Doors(settings)) as doors:
         requests = [
-            Poller(source.name, client, lambda batch: sqs.take(doors, batch)) for source in settings.events.queues
+            Poller(source.name, client, lambda batch: sqs.take(doors, messages_of(batch)))
+            for source in settings.events.queues
         ]
-        objects = [Poller(name, client, lambda batch: s3.take_queued(doors, batch)) for name in notices]
+        objects = [Poller(name, client, lambda batch: s3.take_queued(doors, messages_of(batch))) for name in notices]
         await asyncio.gather(*(poller.run() for poller in (*requests, *objects)))

@@ -24,6 +24,7 @@ COMMANDS: Final = {
     "trace": ("handlers.cli.trace:trace", "Draw a request and the steps of its plan, finished or not."),
     "session": ("handlers.cli.session:session", "Show, list and delete sessions."),
     "escalations": ("handlers.cli.escalations:escalations", "List, read and answer what waits for a person."),
+    "dlq": ("handlers.cli.dlq:dlq", "List, read, redrive and drop dead letters."),
     "demo": ("handlers.cli.demo:demo", "Run the main job from nothing to results, and back to zero workers."),
     "bench": ("handlers.cli.bench:bench", "Measure the pipeline on this machine: speed, CPU, latency, memory."),
     "worker": ("handlers.cli.worker:worker", "Run one worker process of a pool."),

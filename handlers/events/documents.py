@@ -12,8 +12,8 @@ from handlers.events.envelope import derived_id, read_request
 from tasks.contracts.request import Request
 from tasks.errors import InvalidInput
 
-MAX_LINE_BYTES: Final = 256 * 1024
-"""Far above the longest valid request as JSON. What is longer is one error, and is not kept in memory."""
+MAX_LINE_BYTES: Final = 2 * 1024 * 1024
+"""Above the longest text as JSON spells it usually. What is longer is one error, and is not kept in memory."""
 _INFLATED_BYTES: Final = 1 << 20
 SUFFIXES: Final = (".txt", ".json", ".jsonl", ".jsonl.gz")
 

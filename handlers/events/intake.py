@@ -21,6 +21,8 @@ log = get_logger()
 
 BATCH: Final = 100
 """Requests that are accepted with one round trip to each store."""
+BATCH_BYTES: Final = 4 * 1024 * 1024
+"""Bytes of text after which a batch is accepted: long texts must not add up in memory."""
 MANIFEST_LINES: Final = 10_000
 """Lines in one part of a manifest: that bounds the memory that an object of any size takes."""
 
@@ -150,11 +152,13 @@ async def _take_lines(batch: list[documents.Line], accept: Accept, report: _Mani
 
 async def _batches(lines: AsyncIterator[documents.Line]) -> AsyncIterator[list[documents.Line]]:
     held: list[documents.Line] = []
+    size = 0
     async for line in lines:
         held.append(line)
-        if len(held) == BATCH:
+        size += len(line.found.text) if isinstance(line.found, Request) else 0
+        if len(held) == BATCH or size >= BATCH_BYTES:
             yield held
-            held = []
+            held, size = [], 0
     if held:
         yield held
 

@@ -165,7 +165,7 @@ class Api:
         async for piece in call.stream():
             held += piece
             if len(held) > self._settings.max_bytes:
-                raise TooLarge(f"body: is over {self._settings.max_bytes} bytes")
+                raise TooLarge(f"body: is over {self._settings.max_bytes} bytes (http.max_bytes): use an attachment")
         return bytes(held)
 
     def _waiting(self, call: HttpRequest) -> float:

@@ -74,7 +74,7 @@ def _question_and_answer(messages: list[Message]) -> list[Message]:
         return []
     last = messages[-1]
     answered = last.get("type") == "AssistantMessage" and isinstance(last.get("content"), str)
-    # A request's text is at most 32 KiB, and so is the cut answer: together they keep to the bound.
+    # Each is cut to half of the bound.
     half = MAX_CHARACTERS // 2
     pair = [users[-1], last] if answered else [users[-1]]
     return [message | {"content": str(message["content"])[:half]} for message in pair]

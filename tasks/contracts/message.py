@@ -14,7 +14,9 @@ from tasks.errors import MalformedMessage
 COMPRESS_ABOVE: Final = 1024
 """Bytes of a body above which it is compressed."""
 MAX_BODY_BYTES: Final = 512 * 1024
-"""Bytes that a body may have after decompression: far above the largest valid request, far below a bomb."""
+"""Bytes that a body in a message may have after decompression: a larger one travels by object storage."""
+MAX_STORED_BYTES: Final = 8 * 1024 * 1024
+"""Bytes that a body in object storage may have: above the largest valid request, in whatever way it is spelt."""
 
 
 _LEVEL: Final = 3
@@ -71,6 +73,8 @@ def encode_body(body: bytes, inline_limit: int) -> Body:
     """Return ``body`` as it travels. Over ``inline_limit`` encoded bytes the caller must store it as an object."""
     if len(body) <= COMPRESS_ABOVE:
         return Body(encoding="json", data=body.decode())
+    if len(body) > MAX_BODY_BYTES:
+        return Body(encoding="object")
     import zstandard
 
     packed = base64.b64encode(zstandard.ZstdCompressor(level=_LEVEL).compress(body)).decode()

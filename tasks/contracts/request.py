@@ -57,7 +57,7 @@ ObjectKey = Annotated[str, StringConstraints(min_length=1, max_length=MAX_KEY)]
 class Request(StrictContract):
     """What a producer asks for. Doors validate it strictly.
 
-    ``id`` is a UUIDv7 or the producer's own idempotency key. ``text`` is 1 byte to 32 KiB of UTF-8.
+    ``id`` is a UUIDv7 or the producer's own idempotency key. ``text`` is 1 byte to 1 MiB of UTF-8.
     ``deadline`` is an aware time after which nobody wants the answer.
     """
 

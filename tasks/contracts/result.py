@@ -35,10 +35,11 @@ class AgentInfo(Contract, frozen=True, kw_only=True):
 
 
 class ErrorInfo(Contract, frozen=True, kw_only=True):
-    """Why there is no answer: a stable code and a sentence."""
+    """Why there is no answer: a stable code and a sentence; ``attempts`` is how many there were, where they ran out."""
 
     code: str
     message: str
+    attempts: int | None = None
 
 
 class Usage(Contract, frozen=True, kw_only=True):

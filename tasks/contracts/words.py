@@ -10,7 +10,10 @@ import uuid_utils
 
 from tasks.contracts.base import canonical
 
-MAX_TEXT_BYTES: Final = 32 * 1024
+MAX_TEXT_BYTES: Final = 1024 * 1024
+"""What is longer belongs into an attachment. A body that is too large for its message travels by object storage."""
+MAX_ANSWER_BYTES: Final = 32 * 1024
+"""What a person answers to an escalation."""
 MAX_METADATA_BYTES: Final = 8 * 1024
 MAX_ATTACHMENTS: Final = 16
 MAX_KEY: Final = 1024
@@ -51,16 +54,16 @@ class Priority(StrEnum):
     HIGH = "high"
 
 
-def check_text(text: str) -> str:
-    """Return ``text``; raise :class:`ValueError` if it is blank, not Unicode or over :data:`MAX_TEXT_BYTES`."""
+def check_text(text: str, *, most: int = MAX_TEXT_BYTES) -> str:
+    """Return ``text``; raise :class:`ValueError` if it is blank, not Unicode or over ``most`` bytes."""
     if not text.strip():
         raise ValueError("must not be empty or blank")
     try:
         size = len(text.encode())
     except UnicodeEncodeError as error:
         raise ValueError("is not valid Unicode (lone surrogate)") from error
-    if size > MAX_TEXT_BYTES:
-        raise ValueError(f"is {size} bytes, the limit is {MAX_TEXT_BYTES}: send the rest as an attachment")
+    if size > most:
+        raise ValueError(f"is {size} bytes, the limit is {most}: send the rest as an attachment")
     return text
 
 

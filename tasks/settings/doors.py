@@ -36,7 +36,7 @@ class HttpSettings(Section, frozen=True, kw_only=True):
     """
 
     jwt: JwtSettings | None = None
-    max_bytes: Count = 128 * 1024
+    max_bytes: Count = 2 * 1024 * 1024
     per_second: Positive = 50
     burst: Count = 100
     wait_seconds: Annotated[float, msgspec.Meta(gt=0, le=300)] = 25

@@ -50,7 +50,7 @@ class ApiToolSettings(Section, frozen=True, kw_only=True):
 class AttachmentSettings(Section, frozen=True, kw_only=True):
     """What a tool may read of a request's attachments: ``types`` are endings of names, all of text."""
 
-    max_bytes: Count = 1024 * 1024
+    max_bytes: Count = 16 * 1024 * 1024
     types: tuple[str, ...] = (
         ".txt",
         ".md",

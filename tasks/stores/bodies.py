@@ -10,13 +10,15 @@ import msgspec
 from tasks import keys
 from tasks.contracts.asked import Asked
 from tasks.contracts.base import told
-from tasks.contracts.message import MAX_BODY_BYTES, Body, Message, decode_body, encode_body
-from tasks.errors import AlreadyExists, MalformedMessage, NotFound
+from tasks.contracts.message import MAX_STORED_BYTES, Body, Message, decode_body, encode_body
+from tasks.errors import AlreadyExists, ForgedMessage, MalformedMessage, NotFound
 from tasks.stores.objects import ObjectStore, get_at_most
 
 if TYPE_CHECKING:
     from tasks.contracts.request import Request
 
+_REPEATED: Final = ("tenant", "session_id", "priority", "deadline")
+"""What a message says of its body, which is what the grant vouches for."""
 _ASKED: Final = msgspec.json.Decoder(Asked)
 
 
@@ -46,7 +48,8 @@ class BodyStore:
         if message.body.encoding != "object":
             return decode_body(message.body)
         try:
-            return await get_at_most(self._store, keys.body(message.tenant, message.id, message.digest), MAX_BODY_BYTES)
+            key = keys.body(message.tenant, message.id, message.digest)
+            return await get_at_most(self._store, key, MAX_STORED_BYTES)
         except NotFound:
             return None
 
@@ -65,3 +68,12 @@ def to_request(message: Message, body: bytes) -> Asked:
     msgspec.structs.force_setattr(asked, "id", message.id)
     msgspec.structs.force_setattr(asked, "traceparent", message.traceparent)
     return asked
+
+
+def demand_same(message: Message, asked: Asked) -> None:
+    """Raise :class:`ForgedMessage` where ``message`` says otherwise than its body, from which ``asked`` was read."""
+    for field in _REPEATED:
+        if getattr(asked, field) != getattr(message, field):
+            raise ForgedMessage(f"{message.id}: {field}: is not that of the body that was granted")
+    if message.callback and asked.callback is None:
+        raise ForgedMessage(f"{message.id}: callback: is not that of the body that was granted")

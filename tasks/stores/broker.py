@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import base64
 from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
+import orjson
 from msgspec import Struct
 
 from tasks import keys
 
 
 class Parcel(Struct, frozen=True):
-    """One message for one queue. ``message`` is JSON, ``queued_at`` Unix seconds."""
+    """One message for one queue. ``message`` is JSON, ``queued_at`` Unix seconds; ``reason`` is why it is put aside."""
 
     queue: str
     ref: str
     message: str
     queued_at: float
+    reason: str = ""
 
 
 class Delivery(Struct, frozen=True):
@@ -26,6 +29,34 @@ class Delivery(Struct, frozen=True):
     tag: str
     queue: str
     data: bytes
+
+
+class Letter(Struct, frozen=True):
+    """A message in a queue that nothing consumes. ``tag`` names it to the broker, ``data`` is whatever lies there.
+
+    ``reason`` is why it was put there, where the queue itself says so.
+    """
+
+    tag: str
+    data: bytes
+    reason: str = ""
+
+
+class Letters(Protocol):
+    """Queues that nothing consumes, and that somebody looks through. Every method raises :class:`StoreError`."""
+
+    async def letters(self, queue: str, most: int, *, skip: int = 0) -> list[Letter]:
+        """Return at most ``most`` messages of ``queue``, the oldest first, after ``skip`` that were seen and left.
+
+        Where a server shows only what it hands out, they are in nobody else's sight until :meth:`leave`, for a minute
+        at most, and what is in sight is what was not seen.
+        """
+
+    async def leave(self, queue: str, tags: Sequence[str]) -> None:
+        """Leave the letters ``tags`` where they are."""
+
+    async def remove(self, queue: str, tags: Sequence[str]) -> None:
+        """Take the letters ``tags`` away; those that are gone already are no fault."""
 
 
 class Depth(Struct, frozen=True):
@@ -40,11 +71,14 @@ class Depth(Struct, frozen=True):
         return self.waiting + self.running
 
 
-class Broker(Protocol):
+class Broker(Letters, Protocol):
     """At-least-once queues. Every method raises :class:`StoreError` when the server cannot be reached.
 
     ``batch`` is how many messages it pays to take together: a consumer with fewer free slots waits a moment for more.
+    ``buries`` tells whether the server itself puts with the dead letters what it has delivered too often.
     """
+
+    buries: bool
 
     @property
     def batch(self) -> int:
@@ -89,7 +123,8 @@ class MemoryBroker:
 
     batch = 1
 
-    def __init__(self) -> None:
+    def __init__(self, *, buries: bool = False) -> None:
+        self.buries = buries
         self.queues: dict[str, deque[Parcel]] = defaultdict(deque)
         self.running: dict[str, dict[str, tuple[Parcel, float]]] = defaultdict(dict)
         self.fail: Exception | None = None
@@ -168,6 +203,23 @@ class MemoryBroker:
         """See :class:`Broker`."""
         return len(self.queues[queue])
 
+    async def letters(self, queue: str, most: int, *, skip: int = 0) -> list[Letter]:
+        """See :class:`Letters`. A tag is what lies there."""
+        self._check()
+        shown = map(envelope, list(self.queues[queue])[skip : skip + most])
+        return [Letter(data.decode(), data) for data in shown]
+
+    async def leave(self, queue: str, tags: Sequence[str]) -> None:
+        """See :class:`Letters`."""
+
+    async def remove(self, queue: str, tags: Sequence[str]) -> None:
+        """See :class:`Letters`."""
+        self._check()
+        for tag in tags:
+            found = next((parcel for parcel in self.queues[queue] if envelope(parcel).decode() == tag), None)
+            if found is not None:
+                self.queues[queue].remove(found)
+
     async def close(self) -> None:
         """See :class:`Broker`."""
 
@@ -181,5 +233,15 @@ class MemoryBroker:
 
 
 def envelope(parcel: Parcel) -> bytes:
-    """Return what lies on a queue: when it was queued, and the message."""
-    return f'{{"queued_at":{parcel.queued_at!r},"message":{parcel.message}}}'.encode()
+    """Return what lies on a queue: when it was queued, the message, and why where it is put aside."""
+    why = f',"reason":{orjson.dumps(parcel.reason).decode()}' if parcel.reason else ""
+    return f'{{"queued_at":{parcel.queued_at!r},"message":{parcel.message}{why}}}'.encode()
+
+
+def opened(data: bytes) -> dict[str, Any]:
+    """Return the message in what lay on the queue; where there is none, ``data`` itself as ``unreadable``, base64."""
+    try:
+        message = orjson.loads(data)["message"]
+    except (orjson.JSONDecodeError, LookupError, TypeError):
+        message = None
+    return message if isinstance(message, dict) else {"unreadable": base64.b64encode(data).decode()}

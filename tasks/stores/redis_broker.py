@@ -15,7 +15,7 @@ import orjson
 from tasks import keys
 from tasks.contracts.words import new_id
 from tasks.stores import scripts
-from tasks.stores.broker import Delivery, Depth, Parcel, envelope
+from tasks.stores.broker import Delivery, Depth, Letter, Parcel, envelope
 from tasks.stores.link import Command, Link
 
 
@@ -23,6 +23,7 @@ class RedisBroker:
     """See :class:`tasks.stores.broker.Broker`."""
 
     batch = 1
+    buries = False
 
     def __init__(self, link: Link) -> None:
         self._link = link
@@ -106,6 +107,19 @@ class RedisBroker:
 
     async def close(self) -> None:
         """See the port. The connection is not its own."""
+
+    async def letters(self, queue: str, most: int, *, skip: int = 0) -> list[Letter]:
+        """See the port. A tag is what lies there."""
+        raw = await self._link.call("LRANGE", keys.waiting(queue), -(skip + most), -(skip + 1))
+        return [Letter(item.decode("latin-1"), item) for item in reversed(raw)]
+
+    async def leave(self, queue: str, tags: Sequence[str]) -> None:
+        """See the port. Looking takes nothing."""
+
+    async def remove(self, queue: str, tags: Sequence[str]) -> None:
+        """See the port."""
+        key = keys.waiting(queue)
+        await self._link.calls([("LREM", key, -1, tag.encode("latin-1")) for tag in tags])
 
     async def peek(self, queue: str, *, limit: int = 100) -> list[dict[str, Any]]:
         """Return the messages of ``queue``, oldest first, without taking them."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, partial
 from itertools import islice
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from tasks import keys
 from tasks.errors import SettingsError, StoreError
-from tasks.stores.broker import Delivery, Depth, Parcel, envelope
+from tasks.stores.broker import Delivery, Depth, Letter, Parcel, envelope
 from tasks.stores.company import Company
 from tasks.stores.sqs_intake import Intake
 
@@ -39,10 +39,15 @@ _DELETE_PATIENCE_SECONDS: Final = 1.0
 _THREADS: Final = 8
 _POLL_THREADS: Final = 64
 """Long polls at a time: two for each pool of a process."""
+_LOOKS: Final = 4
+_SHOWN_SECONDS: Final = 60
+"""For how long a letter is in the sight of who looks at it alone: SQS shows nothing that it does not hand out."""
 
 
 class QueueUrls:
     """The URLs of a deployment's queues, by ``sqs://HOST/ACCOUNT/NAME`` (``sqs+http`` for a server of one's own)."""
+
+    endpoint: str | None
 
     def __init__(self, url: str) -> None:
         """Read ``url``.
@@ -63,10 +68,24 @@ class QueueUrls:
         return f"{self._base}/{keys.sqs_queue(self._name, queue)}"
 
 
+class GivenUrls(QueueUrls):
+    """Queues that are named by their URLs, wherever they are."""
+
+    endpoint = None
+
+    def __init__(self) -> None:
+        """There is nothing to read."""
+
+    def of(self, queue: str) -> str:
+        """Return the URL, which is the name."""
+        return queue
+
+
 class SqsBroker:
     """See :class:`tasks.stores.broker.Broker`. A tag is the queue and the receipt handle; it dies with its process."""
 
     batch = BATCH
+    buries = True
 
     def __init__(self, urls: QueueUrls, *, region: str, loop_time: Callable[[], float]) -> None:
         """``loop_time`` gives seconds that never go back."""
@@ -76,6 +95,7 @@ class SqsBroker:
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="sluice-sqs")
         self._poll_threads = ThreadPoolExecutor(_POLL_THREADS, thread_name_prefix="sluice-sqs-poll")
         self._extended: dict[str, float] = {}
+        self._bodies: dict[str, str] = {}
         self._visibility: dict[str, int] = {}
         self._intakes: dict[str, Intake] = {}
         self._wakes: dict[str, Callable[[], None]] = {}
@@ -118,8 +138,11 @@ class SqsBroker:
         await asyncio.gather(*(self._deletes[queue].join(own) for queue, own in by_queue.items()))
 
     async def give_back(self, pool: str, tags: Sequence[str]) -> None:
-        """See the port. SQS counts it as received once more."""
-        await self._each(tags, "change_message_visibility_batch", {"VisibilityTimeout": 0})
+        """See the port. It is sent anew: SQS would count it as received once more, and bury it in the end."""
+        for tag in tags:
+            if tag in self._bodies:
+                await self._send(tag.partition("\n")[0], [self._bodies[tag]])
+                await self._each([tag], "delete_message_batch", {})
 
     async def restore(self, pool: str, *, before: float, limit: int) -> int:
         """See the port. SQS does it by itself when a message's visibility timeout is over."""
@@ -151,6 +174,35 @@ class SqsBroker:
     async def length(self, queue: str) -> int:
         """See the port."""
         return (await self._counts(queue))[0]
+
+    async def letters(self, queue: str, most: int, *, skip: int = 0) -> list[Letter]:
+        """See the port. What was seen is out of sight, so nothing has to be skipped."""
+        found: list[Letter] = []
+        patience = _LOOKS if skip == 0 else 0
+        while len(found) < most:
+            answer = await self._call(
+                "receive_message",
+                QueueUrl=self._urls.of(queue),
+                MaxNumberOfMessages=min(most - len(found), BATCH),
+                VisibilityTimeout=_SHOWN_SECONDS,
+                MessageAttributeNames=["reason"],
+                WaitTimeSeconds=1,  # without waiting SQS asks some of its servers only
+            )
+            messages = answer.get("Messages", [])
+            found += [_letter(queue, message) for message in messages]
+            if not messages:
+                patience -= 1
+                if found or patience <= 0 or not (await self._counts(queue))[1]:
+                    break  # else somebody else, such as the sweeper, looks at them just now
+        return found
+
+    async def leave(self, queue: str, tags: Sequence[str]) -> None:
+        """See the port."""
+        await self._each(tags, "change_message_visibility_batch", {"VisibilityTimeout": 0})
+
+    async def remove(self, queue: str, tags: Sequence[str]) -> None:
+        """See the port."""
+        await self._each(tags, "delete_message_batch", {})
 
     async def close(self) -> None:
         """Give back what came and nobody took; end the threads. A poll that waits is not waited for.
@@ -196,6 +248,7 @@ class SqsBroker:
         for message in answer.get("Messages", []):
             tag = f"{queue}\n{message['ReceiptHandle']}"
             self._extended[tag] = self._time()
+            self._bodies[tag] = message["Body"]
             taken.append(Delivery(tag, queue, message["Body"].encode()))
         return taken
 
@@ -216,6 +269,7 @@ class SqsBroker:
                         self._extended[tag] = self._time()
                     else:
                         self._extended.pop(tag, None)
+                        self._bodies.pop(tag, None)
                 _check(queue, answer)
 
     async def _counts(self, queue: str) -> tuple[int, int]:
@@ -266,6 +320,11 @@ def batches(bodies: Iterable[str]) -> list[list[str]]:
         groups[-1].append(body)
         size += length
     return groups
+
+
+def _letter(queue: str, message: Mapping[str, Any]) -> Letter:
+    reason = message.get("MessageAttributes", {}).get("reason", {}).get("StringValue", "")
+    return Letter(f"{queue}\n{message['ReceiptHandle']}", message["Body"].encode(), reason)
 
 
 def _in_tens(items: Sequence[T]) -> list[list[T]]:

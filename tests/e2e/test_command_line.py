@@ -66,7 +66,7 @@ def test_bad_lines_are_named_and_do_not_disturb_the_good_ones(
     lines = [
         {"id": "one", "text": "What is the capital of Norway?"},
         {"text": ""},
-        {"text": "x" * 1_000_000},
+        {"text": "x" * 2_000_000},
         {"text": "fine", "colour": "blue"},
         {"text": 7},
         "{broken",

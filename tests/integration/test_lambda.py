@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import contextlib
 import random
 import shutil
 import time
@@ -20,9 +21,12 @@ from handlers.aws import container as containers
 from handlers.aws import http, s3, seal, sqs, sweep
 from handlers.aws.container import Container
 from scaling import keyfiles
+from tasks import keys
 from tasks.access.signing import GRANT, Scope
+from tasks.agents.fake import FakeRunner
 from tasks.audit.read import read
-from tasks.errors import SettingsError
+from tasks.errors import SettingsError, StoreError
+from tasks.runtime import Worker
 from tasks.settings import (
     BucketSource,
     EventSettings,
@@ -33,13 +37,15 @@ from tasks.settings import (
     SigningSettings,
 )
 from tasks.stores.connect import Stores, connect
-from tests.support import issuer
+from tests.support import aws, issuer
+from tests.support.world import classify
 
 REGION = "us-east-1"
+AT_ONCE = 100
 
 
 @pytest.fixture(scope="module")
-def aws() -> Iterator[str]:
+def endpoint() -> Iterator[str]:
     """The address of an AWS."""
     server = ThreadedMotoServer(port=0, verbose=False)
     server.start()
@@ -49,11 +55,11 @@ def aws() -> Iterator[str]:
 
 
 @pytest.fixture
-def account(aws: str, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch, tenant: str) -> Any:
+def account(endpoint: str, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch, tenant: str) -> Any:
     """Clients, buckets and queues of an account; the settings name what is this test's own."""
     monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)  # it would remember these credentials, and did others
     for name, value in {
-        "AWS_ENDPOINT_URL": aws,
+        "AWS_ENDPOINT_URL": endpoint,
         "AWS_ACCESS_KEY_ID": "test",
         "AWS_SECRET_ACCESS_KEY": "test",
         "AWS_DEFAULT_REGION": REGION,
@@ -67,7 +73,7 @@ def account(aws: str, environment: dict[str, str], monkeypatch: pytest.MonkeyPat
         name: queues.create_queue(QueueName=f"{name}-{tenant}")["QueueUrl"] for name in ("intake", "events", "dead")
     }
     arns = {name: f"arn:aws:sqs:{REGION}:123456789012:{name}-{tenant}" for name in made}
-    return SimpleNamespace(s3=bucket, sqs=queues, data=data, audit=audit, urls=made, arns=arns, endpoint=aws)
+    return SimpleNamespace(s3=bucket, sqs=queues, data=data, audit=audit, urls=made, arns=arns, endpoint=endpoint)
 
 
 @pytest.fixture
@@ -131,6 +137,41 @@ async def test_a_file_that_is_dropped_becomes_requests(account: Any, here: Conta
 async def test_objects_told_of_up_to_five_times_at_once_make_each_request_once(
     account: Any, here: Container, opened: Stores, objects: int
 ) -> None:
+    await delivered(here, account, put_and_told(account, objects))
+    assert await open_ids(opened) == objects
+
+
+@pytest.mark.parametrize("objects", [20, pytest.param(500, marks=pytest.mark.slow)])
+async def test_objects_told_of_up_to_five_times_at_once_have_one_result_each(
+    account: Any, here: Container, opened: Stores, tenant: str, objects: int
+) -> None:
+    """Through both hops, on SQS: workers run while the events still come."""
+    pools = [keys.INTENT_POOL, "agents.responder"]
+    url = aws.deploy(account.endpoint.partition("://")[2], tenant, pools, visibility=30)
+    here.settings = here.settings.changed(broker_url=url)
+    told = put_and_told(account, objects)
+    runner, stopping = FakeRunner(lambda task: task.text), asyncio.Event()
+    async with (
+        Worker(here.settings, [pools[0]], classify=classify) as intent,
+        Worker(here.settings, [pools[1]], runner=runner) as responder,
+    ):
+        serving = [asyncio.create_task(worker.run(stopping)) for worker in (intent, responder)]
+        await delivered(here, account, told)
+        async with asyncio.timeout(60 + objects):
+            while await open_ids(opened):
+                await asyncio.sleep(0.2)
+        stopping.set()
+        await asyncio.gather(*serving)
+    results = [await opened.data.get(key) async for key in opened.data.list("results/acme/")]
+    assert len(results) == objects
+    outputs = [orjson.loads(result)["output"] for result in results]
+    assert sorted(outputs) == sorted(f"question {number}" for number in range(objects))
+    records = [record for record in await read(opened.audit) if record.action == "result.written"]
+    assert len({record.request_id for record in records}) == objects
+
+
+def put_and_told(account: Any, objects: int) -> list[str]:
+    """Put ``objects`` into the bucket; return their keys as they are told of: 1 to 5 times, in any order."""
     chance = random.Random(7)
     told = []
     for number in range(objects):
@@ -138,14 +179,26 @@ async def test_objects_told_of_up_to_five_times_at_once_make_each_request_once(
         account.s3.put_object(Bucket=account.data, Key=key, Body=f"question {number}".encode())
         told += [key] * chance.randint(1, 5)
     chance.shuffle(told)
+    assert len(told) > 2 * objects
+    return told
+
+
+async def delivered(here: Container, account: Any, told: list[str]) -> None:
+    """Deliver the notices, as many at once as Lambda may have running; one that failed is delivered again."""
+    free = asyncio.Semaphore(AT_ONCE)
+
+    async def one(key: str) -> None:
+        async with free:
+            for _ in range(10):
+                with contextlib.suppress(StoreError):
+                    return await s3.take(here, s3.created(notice(account.data, key)))
+        raise AssertionError(key)
 
     async def deliver() -> None:
-        await asyncio.gather(*(s3.take(here, s3.created(notice(account.data, key))) for key in told))
+        await asyncio.gather(*map(one, told))
 
     with ThreadPoolExecutor(1) as thread:
         await asyncio.wrap_future(thread.submit(here.run, deliver()))
-    assert len(told) > 2 * objects
-    assert await open_ids(opened) == objects
 
 
 async def test_what_comes_from_elsewhere_is_left_alone(account: Any, here: Container, opened: Stores) -> None:
@@ -159,7 +212,8 @@ async def test_notices_through_a_queue_fail_one_by_one(account: Any, here: Conta
     bodies = [orjson.dumps(notice(account.data, "uploads/acme/q.txt")).decode(), "junk"]
     bodies.append(orjson.dumps(notice(account.data, "uploads/acme/not-there.txt")).decode())
     records = [
-        {"eventSource": "aws:sqs", "messageId": f"m{number}", "body": body} for number, body in enumerate(bodies)
+        {"eventSource": "aws:sqs", "messageId": f"m{number}", "eventSourceARN": "arn:q", "body": body}
+        for number, body in enumerate(bodies)
     ]
     answer = await called(s3.handler, {"Records": records})
     assert [item["itemIdentifier"] for item in answer["batchItemFailures"]] == ["m1", "m2"]
@@ -300,5 +354,5 @@ def gateway(version: str, method: str, path: str, body: bytes, token: str) -> di
 async def test_schedules_sweep_and_seal(account: Any, here: Container, opened: Stores) -> None:
     account.s3.put_object(Bucket=account.data, Key="uploads/acme/a.txt", Body=b"one")
     await called(s3.handler, notice(account.data, "uploads/acme/a.txt"))
-    assert set(await called(sweep.handler, {})) == {"unpublished", "lost", "lapsed", "expired"}
+    assert set(await called(sweep.handler, {})) == {"unpublished", "lost", "lapsed", "expired", "buried"}
     assert (await called(seal.handler, {}))["number"] == 0

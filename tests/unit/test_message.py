@@ -40,6 +40,11 @@ def test_a_body_over_the_limit_leaves_no_trace_of_itself_in_the_message() -> Non
     assert encode_body(LARGE, 10) == Body(encoding="object", data="")
 
 
+def test_a_body_that_nobody_would_unpack_does_not_travel_packed() -> None:
+    assert encode_body(b" " * MAX_BODY_BYTES, 1 << 20).encoding == "zstd"
+    assert encode_body(b" " * (MAX_BODY_BYTES + 1), 1 << 20) == Body(encoding="object")
+
+
 @given(st.text(st.characters(codec="utf-8"), max_size=3 * COMPRESS_ABOVE))
 def test_what_is_encoded_decodes(text: str) -> None:
     assert decode_body(encode_body(text.encode(), 1 << 20)) == text.encode()

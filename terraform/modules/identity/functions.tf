@@ -5,7 +5,7 @@ locals {
     s3    = { signer = "door", receives = [var.queues.uploads], sends = "requests", reads = ["results", "uploads"], writes = ["bodies", "manifests"] }
     sqs   = { signer = "door", receives = [var.queues.events], sends = "requests", reads = ["results"], writes = ["bodies"] }
     http  = { signer = "door", receives = [], sends = "ends", reads = ["results", "sessions"], writes = ["bodies", "results"] }
-    sweep = { signer = "sweeper", receives = [], sends = "every", reads = ["bodies", "results"], writes = ["results"] }
+    sweep = { signer = "sweeper", receives = [var.queues.dead_letters], sends = "every", reads = ["bodies", "results"], writes = ["results"] }
     seal  = { signer = null, receives = [], sends = "none", reads = [], writes = [] }
   }
   sends = {

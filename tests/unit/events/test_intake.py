@@ -110,6 +110,20 @@ async def test_a_large_object_has_a_manifest_in_parts(monkeypatch: pytest.Monkey
     assert parts[0] == keys.manifest(parts[0].split("/")[1], 1)
 
 
+async def test_long_texts_are_accepted_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("handlers.events.intake.BATCH_BYTES", 100)
+    bucket, door = bucket_of(*({"text": "t" * 40, "id": f"r{number}"} for number in range(7))), FakeDoor()
+    sizes: list[int] = []
+
+    async def accept(requests: Sequence[Request]) -> list[Outcome]:
+        sizes.append(len(requests))
+        return await door(requests)
+
+    found = await take_object(CREATED, tenant="acme", bucket=bucket, manifests=bucket, accept=accept)
+    assert found == Taken(accepted=7)
+    assert sizes == [3, 3, 1]
+
+
 async def messages(door: FakeDoor, letters: Letters, *bodies: str) -> list[str]:
     deliveries = [Delivery(f"m{number}", body) for number, body in enumerate(bodies)]
     return await take_messages(deliveries, tenant="acme", accept=door, dead_letters=letters)

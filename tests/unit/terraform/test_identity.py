@@ -45,7 +45,11 @@ def audit(key: str) -> str:
 
 QUEUES = {name: queue(name) for pool in POOLS for name in keys.queues(pool)}
 QUEUES |= {name: queue(name) for name in (keys.DEAD_LETTERS, keys.QUARANTINE, keys.UPLOADED, keys.EVENTS)}
-READS = {pool: set(keys.queues(pool)) for pool in POOLS} | {"s3": {keys.UPLOADED}, "sqs": {keys.EVENTS}}
+READS = {pool: set(keys.queues(pool)) for pool in POOLS} | {
+    "s3": {keys.UPLOADED},
+    "sqs": {keys.EVENTS},
+    "sweep": {keys.DEAD_LETTERS},
+}
 REQUESTS = set(keys.queues("intent"))
 DEAD_ENDS = {keys.DEAD_LETTERS, keys.QUARANTINE}
 AGENTS = {name for pool in POOLS[1:-1] for name in keys.queues(pool)}
