@@ -47,6 +47,12 @@ class Heartbeat:
         self._now = now
         self._beacon = beacon
         self._holds: dict[str, _Hold] = {}
+        self._begun = 0
+
+    @property
+    def work(self) -> tuple[int, int]:
+        """Return how many leases there were in all, and how many there are."""
+        return self._begun, len(self._holds)
 
     @contextlib.asynccontextmanager
     async def holding(self, ref: str, holder: str, tag: str) -> AsyncIterator[None]:
@@ -55,6 +61,7 @@ class Heartbeat:
         if task is None:
             raise LeaseLost("a lease is held by a task")
         hold = self._holds[holder] = _Hold(ref, holder, tag, task)
+        self._begun += 1
         try:
             yield
         except asyncio.CancelledError:
