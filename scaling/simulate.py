@@ -15,7 +15,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from scaling.rules import Scaler
+from scaling.rules import Rules, Scaler
 
 Array = NDArray[np.float64]
 
@@ -37,7 +37,7 @@ class Service:
         mu = np.log(self.mean) - sigma**2 / 2
         longest = ceil(float(np.exp(mu + sigma * _LONGEST)) / tick)
         edges = np.arange(1, longest + 1) * tick
-        below = _normal((np.log(edges) - mu) / sigma) if sigma > 0 else (edges >= self.mean).astype(float)
+        below = _normal((np.log(edges) - mu) / sigma) if sigma > 1e-6 else (edges >= self.mean).astype(float)
         below[-1] = 1.0
         return np.diff(below, prepend=0.0)
 
@@ -60,13 +60,17 @@ class Costs:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a replay showed. Arrays have one value for each tick; latencies are seconds from arrival to end."""
+    """What a replay showed. Arrays have one value for each tick; latencies are seconds from arrival to end.
+
+    ``waits`` are the seconds until what came in a tick was begun, with ``inf`` for what never was.
+    """
 
     tick: float
     replicas: Array
     ready: Array
     waiting: Array
     running: Array
+    waits: Array
     latency: dict[float, float]
     requests: float
     worker_seconds: float
@@ -92,6 +96,30 @@ def by_rules(scaler: Scaler, *, in_flight: bool = True) -> Decide:
 def always(replicas: int) -> Decide:
     """Return the decisions of whoever never scales."""
     return lambda *_: replicas
+
+
+def compare(
+    arrivals: Array,
+    rules: Rules,
+    pool: Pool,
+    *,
+    tick: float = 0.25,
+    advance: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[str, Outcome]:
+    """Return what ``rules`` make of ``arrivals``, beside what queue length alone does, and who never scales.
+
+    ``advance`` is told how many of the three are done.
+    """
+    ways: dict[str, tuple[Decide, int]] = {
+        "waiting + running": (by_rules(Scaler(rules)), 0),
+        "queue length alone": (by_rules(Scaler(rules), in_flight=False), 0),
+        "always on": (always(rules.maximum), rules.maximum),
+    }
+    found: dict[str, Outcome] = {}
+    for name, (decide, replicas) in ways.items():
+        advance(len(found), len(ways))
+        found[name] = replay(arrivals, decide, pool, tick=tick, replicas=replicas)
+    return found
 
 
 def replay(arrivals: Array, decide: Decide, pool: Pool, *, tick: float = 0.25, replicas: int = 0) -> Outcome:
@@ -136,6 +164,7 @@ def replay(arrivals: Array, decide: Decide, pool: Pool, *, tick: float = 0.25, r
     return Outcome(
         tick=tick,
         **kept,
+        waits=_waits(arrivals, started[: len(kept["waiting"])], tick),
         latency=_latency(arrivals, started, ends, tick),
         requests=float(arrivals.sum()),
         worker_seconds=float(kept["ready"].sum() * tick),
@@ -152,6 +181,15 @@ def _taken(count: int, ready: int, coming: list[tuple[int, int]]) -> tuple[int, 
         if number > taken:
             left.append((at, number - taken))
     return ready - count, left[::-1]
+
+
+def _waits(arrivals: Array, started: Array, tick: float) -> Array:
+    """Return the seconds that what comes in each tick waits."""
+    came = np.zeros(len(started))
+    came[: len(arrivals)] = arrivals
+    at = np.searchsorted(np.cumsum(started), np.cumsum(came) - 1e-6)
+    waits: Array = np.maximum(at - np.arange(len(started)), 0) * tick
+    return np.where(at < len(started), waits, np.inf)
 
 
 def _latency(arrivals: Array, started: Array, ends: Array, tick: float) -> dict[float, float]:
@@ -171,7 +209,7 @@ def _latency(arrivals: Array, started: Array, ends: Array, tick: float) -> dict[
 
 def _normal(values: Any) -> Array:
     """Return the distribution function of the normal distribution (Abramowitz and Stegun 7.1.26, error below 2e-7)."""
-    x = np.abs(values) / np.sqrt(2)
+    x = np.minimum(np.abs(values) / np.sqrt(2), 30.0)  # beyond, its square is more than a float holds
     t = 1 / (1 + 0.3275911 * x)
     series = t * (0.254829592 + t * (-0.284496736 + t * (1.421413741 + t * (-1.453152027 + t * 1.061405429))))
     erf = 1 - series * np.exp(-x * x)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
 import msgspec
 import numpy as np
@@ -13,7 +15,7 @@ from scaling.simulate import Array
 from tasks.contracts.base import told
 from tasks.errors import InvalidInput
 
-BUILT_IN = ("office-day", "bursts", "lone")
+BUILT_IN = ("office-day", "bursts", "night-quiet", "steady", "talks", "lone")
 _MOST_TICKS = 4_000_000
 
 
@@ -71,12 +73,26 @@ def _read(file: Path) -> list[_Arrival]:
 
 def _made_up(name: str, tick: float) -> Array:
     rng = np.random.default_rng(7)
-    hours = 24 if name == "office-day" else 6
-    times = np.arange(int(hours * 3600 / tick)) * tick
-    if name == "lone":
-        return np.where(np.arange(len(times)) % int(3600 / tick) == int(600 / tick), 1.0, 0.0)
-    if name == "bursts":
-        per_second = np.where((times % 1800) < 60, 40.0, 0.0)
-    else:
-        per_second = 8.0 * np.clip(np.sin((times / 3600 - 7) / 12 * np.pi), 0, None) ** 2
-    return rng.poisson(per_second * tick).astype(float)
+    hours = 24 if name in {"office-day", "night-quiet"} else 6
+    times: Array = np.arange(int(hours * 3600 / tick), dtype=np.float64) * tick
+    if name in _MOMENTS:
+        moments = _MOMENTS[name](rng, hours)
+        return np.bincount((moments / tick).astype(np.int64), minlength=len(times))[: len(times)].astype(float)
+    return rng.poisson(_PER_SECOND[name](times) * tick).astype(float)
+
+
+_PER_SECOND: Final[dict[str, Callable[[Array], Array]]] = {
+    "office-day": lambda times: 8.0 * np.clip(np.sin((times / 3600 - 7) / 12 * np.pi), 0, None) ** 2,
+    "bursts": lambda times: np.where((times + 1013) % 1807 < 60, 40.0, 0.0),
+    "night-quiet": lambda times: np.where((times / 3600 >= 8) & (times / 3600 < 20), 0.5, 1 / 1200),
+    "steady": lambda times: np.full(len(times), 3.0),
+}
+"""Requests a second: up to 8 at noon; 40 for a minute each half hour, never when a scaler looks; one in two seconds by
+day and in twenty minutes by night; three all the time."""
+_MOMENTS: Final[dict[str, Callable[[np.random.Generator, int], Array]]] = {
+    "lone": lambda rng, hours: (np.arange(hours) + rng.random(hours)) * 3600,
+    "talks": lambda rng, hours: (
+        rng.random(4 * hours)[:, None] * hours * 3600 + np.cumsum(rng.exponential(30, (4 * hours, 6)), axis=1)
+    ).ravel(),
+}
+"""Seconds: one request in each hour; four conversations an hour, each of six turns, half a minute apart on average."""

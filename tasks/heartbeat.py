@@ -50,6 +50,12 @@ class Heartbeat:
         self._now = now
         self._beacon = beacon
         self._holds: dict[str, _Hold] = {}
+        self._begun = 0
+
+    @property
+    def work(self) -> tuple[int, int]:
+        """Return how many leases there were in all, and how many there are."""
+        return self._begun, len(self._holds)
 
     @contextlib.asynccontextmanager
     async def holding(self, lease: Lease, tag: str) -> AsyncIterator[None]:
@@ -63,6 +69,7 @@ class Heartbeat:
         if task is None:
             raise LeaseLost("a lease is held by a task")
         hold = self._holds[lease.holder] = _Hold(lease, tag, task)
+        self._begun += 1
         try:
             yield
         except (asyncio.CancelledError, SluiceError):  # what ran may have made an error of its own of it

@@ -9,7 +9,7 @@ import signal
 import socket
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 
 log = get_logger()
 
+_IDLE_LOOK_SECONDS: Final = 0.5
 
 Now = Callable[[], datetime]
 
@@ -290,6 +291,16 @@ class Worker:
                 self._preload(runner, stack)
         return Work(deps, self._runner, self._planner)
 
+    async def until_idle(self, seconds: float) -> None:
+        """Return once nothing was in hand for ``seconds``."""
+        loop = asyncio.get_running_loop()
+        seen, busy_at = [served.heartbeat.work for served in self._served], loop.time()
+        while loop.time() - busy_at < seconds:
+            await asyncio.sleep(min(_IDLE_LOOK_SECONDS, seconds))
+            work = [served.heartbeat.work for served in self._served]
+            if work != seen or any(held for _, held in work):
+                seen, busy_at = work, loop.time()
+
     def reload(self) -> None:
         """Begin to read the settings again, if it is known where they come from."""
         if self._reload:
@@ -362,14 +373,14 @@ async def _cancelled(task: asyncio.Task[None]) -> None:
         await task
 
 
-def run(worker: Worker) -> None:
-    """Run ``worker`` in this process until SIGTERM or SIGINT, which drain it."""
+def run(worker: Worker, *, idle_seconds: float | None = None) -> None:
+    """Run ``worker`` in this process until SIGTERM or SIGINT, or for ``idle_seconds`` without work; then drain it."""
     import uvloop
 
-    uvloop.run(serve(worker))
+    uvloop.run(serve(worker, idle_seconds=idle_seconds))
 
 
-async def serve(worker: Worker) -> None:
+async def serve(worker: Worker, *, idle_seconds: float | None = None) -> None:
     """See :func:`run`; on the running loop."""
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -378,4 +389,10 @@ async def serve(worker: Worker) -> None:
     loop.add_signal_handler(signal.SIGHUP, worker.reload)
     async with worker:
         log.info("worker ready", worker=worker.process, pools=list(worker.pools))
+        if idle_seconds is None:
+            await worker.run(stopping)
+            return
+        idle = asyncio.create_task(worker.until_idle(idle_seconds), name="idle")
+        idle.add_done_callback(lambda _: stopping.set())
         await worker.run(stopping)
+        await _cancelled(idle)

@@ -28,8 +28,14 @@ if TYPE_CHECKING:
     multiple=True,
     help="intent, callbacks, agents.<type>, or a shard of one: agents.<type>@<shard>; several times for several pools.",
 )
+@click.option(
+    "--until-idle",
+    "idle_seconds",
+    type=click.FloatRange(0, min_open=True),
+    help="End after so many seconds without work.",
+)
 @click.pass_context
-def worker(ctx: click.Context, pools: tuple[str, ...]) -> None:
+def worker(ctx: click.Context, pools: tuple[str, ...], idle_seconds: float | None) -> None:
     """Run one worker process of one or more pools until SIGTERM, which drains it. SIGHUP reloads agents and models."""
     from tasks.runtime import Worker
     from tasks.runtime import run as serve
@@ -40,7 +46,7 @@ def worker(ctx: click.Context, pools: tuple[str, ...]) -> None:
     for pool in pools:
         settings.pool(pool)
     with naming_the_mend():
-        serve(Worker(settings, pools, source=source))
+        serve(Worker(settings, pools, source=source), idle_seconds=idle_seconds)
 
 
 @click.command()

@@ -1,16 +1,33 @@
-"""NetworkPolicies: nothing may talk to anything but for the edges that the architecture has."""
+"""NetworkPolicies: nothing may talk to anything but for the edges that the architecture has.
+
+Policies know addresses and ports, no names: an edge to a store is one to its port anywhere but where clouds keep
+credentials. Ports are those of the settings.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final
+from urllib.parse import urlsplit
 
 from scaling.kube.pools import Manifest
-from scaling.kube.workloads import labels
+from scaling.kube.workloads import COMPONENT, labels
+from tasks.settings import Settings
 
-_METADATA = "169.254.0.0/16"
+_METADATA: Final = "169.254.0.0/16"
 """Where clouds keep credentials. On EKS pods get theirs from an agent on 169.254.170.23."""
-_POD_IDENTITY = "169.254.170.23/32"
-_REDIS_PORT, _TLS_PORT = 6379, 443
+_POD_IDENTITY: Final = "169.254.170.23/32"
+_HERE: Final = ("127.0.0.1", "localhost", "::1")
+_TLS_PORT: Final = 443
+_PORTS: Final = {
+    "redis": 6379,
+    "rediss": 6379,
+    "secretsmanager": 6379,  # what the secret holds is the address of Redis
+    "mysql": 3306,
+    "mariadb": 3306,
+    "postgresql": 5432,
+}
+"""Of addresses that name no port, by scheme; the others are reached by TLS."""
 
 
 def deny_all() -> Manifest:
@@ -25,18 +42,45 @@ def dns() -> Manifest:
     return _policy("dns", {}, {"policyTypes": ["Egress"], "egress": [{"to": cluster, "ports": ports}]})
 
 
-def stores(components: Sequence[str]) -> Manifest:
-    """Return the policy that lets ``components`` reach Redis, and by TLS the object store, queues and models."""
+def egress(name: str, components: Sequence[str], ports: Iterable[int], *, identity: bool = False) -> Manifest:
+    """Return the policy that lets ``components`` reach ``ports``; with ``identity`` also their cloud's agent."""
     out = {"ipBlock": {"cidr": "0.0.0.0/0", "except": [_METADATA]}}
-    rules = [
-        {"to": [out], "ports": [{"protocol": "TCP", "port": port} for port in (_REDIS_PORT, _TLS_PORT)]},
-        {"to": [{"ipBlock": {"cidr": _POD_IDENTITY}}], "ports": [{"protocol": "TCP", "port": 80}]},
-    ]
-    wanted = {"matchExpressions": [{"key": _COMPONENT, "operator": "In", "values": list(components)}]}
-    return _policy("stores", wanted, {"policyTypes": ["Egress"], "egress": rules})
+    rules: list[Manifest] = [{"to": [out], "ports": [{"protocol": "TCP", "port": port} for port in sorted(set(ports))]}]
+    if identity:
+        rules.append({"to": [{"ipBlock": {"cidr": _POD_IDENTITY}}], "ports": [{"protocol": "TCP", "port": 80}]})
+    wanted = {"matchExpressions": [{"key": COMPONENT, "operator": "In", "values": list(components)}]}
+    return _policy(name, wanted, {"policyTypes": ["Egress"], "egress": rules})
 
 
-_COMPONENT = "app.kubernetes.io/component"
+def store_ports(settings: Settings) -> set[int]:
+    """Return the ports of Redis, queues and the object store; by TLS also those of keys and secrets."""
+    return {_TLS_PORT, *_ports(settings.redis_url, settings.broker_url, settings.s3_endpoint)}
+
+
+def agent_ports(settings: Settings) -> set[int]:
+    """Return the ports of what agents use beside the stores: models, MCP servers, a database server."""
+    database = settings.tools.sql_parser.database or ""
+    return {
+        _TLS_PORT,
+        *_ports(
+            settings.embedded_model_url,
+            *(model.base_url for model in settings.models.values()),
+            *(server.url for server in settings.tools.mcp.values()),
+            database if "://" in database else None,
+        ),
+    }
+
+
+def _ports(*urls: str | None) -> Iterator[int]:
+    """Yield the ports of ``urls``. No pod uses what is on this machine: servers of that kind have their usual port."""
+    for url in filter(None, urls):
+        parts = urlsplit(url)
+        usual = _PORTS.get(parts.scheme.partition("+")[0], _TLS_PORT)
+        try:
+            port = parts.port
+        except ValueError:  # it stands for a variable of the environment
+            port = None
+        yield usual if parts.hostname in _HERE else port or usual
 
 
 def _policy(name: str, pods: Manifest, rest: Manifest) -> Manifest:

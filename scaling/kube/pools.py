@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from math import ceil
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from scaling.rules import Change, Direction, Fallback, Rules
 from tasks import keys
@@ -27,6 +27,7 @@ class PoolPlan:
     pool: str
     name: str
     image: str
+    kind: Literal["deployment", "job"]
     drain_seconds: int
     rules: Rules
 
@@ -48,16 +49,18 @@ def plans(settings: Settings) -> list[PoolPlan]:
 
 def _plan(settings: Settings, pool: str) -> PoolPlan:
     scaling, own = settings.scaling, settings.pool(pool)
+    polling = max(ceil(scaling.polling_seconds), 1)
     return PoolPlan(
         pool=pool,
         name=object_name(pool),
         image="intent-cpu" if pool == keys.INTENT_POOL else "agent",
+        kind=own.kind,
         drain_seconds=ceil(settings.grace(pool)),
         rules=Rules(
             maximum=own.max_workers,
             target=own.requests_per_worker,
-            polling=max(ceil(scaling.polling_seconds), 1),
-            cooldown=max(ceil(scaling.cooldown_seconds), 1),
+            polling=polling,
+            cooldown=max(ceil(scaling.cooldown_seconds), 2 * polling),  # never asleep by a single look
             up=_UP,
             down=_DOWN,
             fallback=_FALLBACK,

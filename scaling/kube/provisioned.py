@@ -19,20 +19,14 @@ class _Pool(msgspec.Struct):
     role_arn: str | None = None
 
 
-class _Function(msgspec.Struct):
-    role_arn: str | None = None
-
-
 class _Environment(msgspec.Struct, frozen=True):
     pools: dict[str, dict[str, str]] = {}
-    functions: dict[str, dict[str, str]] = {}
 
 
 class _Value(msgspec.Struct):
     region: str
     pools: dict[str, _Pool]
     registry: dict[str, str]
-    functions: dict[str, _Function] = {}
     environment: _Environment = _Environment()
 
 
@@ -44,7 +38,7 @@ class _Outputs(msgspec.Struct):
     sluice: _Output
 
 
-def from_terraform(data: bytes, *, tag: str = "latest") -> Provisioned:
+def from_terraform(data: bytes, *, tag: str) -> Provisioned:
     """Return what the outputs in ``data`` name; images get ``tag``.
 
     Raises:
@@ -59,12 +53,10 @@ def from_terraform(data: bytes, *, tag: str = "latest") -> Provisioned:
         for pool, made in value.pools.items()
         for priority, queue in made.queues.items()
     }
-    roles = {pool: made.role_arn for pool, made in value.pools.items()}
-    roles |= {name: function.role_arn for name, function in value.functions.items()}
     return Provisioned(
         region=value.region,
         queue_urls=urls,
-        role_arns={name: arn for name, arn in roles.items() if arn},
-        environment={**value.environment.pools, **value.environment.functions},
+        role_arns={pool: made.role_arn for pool, made in value.pools.items() if made.role_arn},
+        environment=value.environment.pools,
         images={name: f"{url}:{tag}" for name, url in value.registry.items()},
     )

@@ -1,4 +1,4 @@
-"""ScaledObjects: what KEDA looks at for each pool, and what it makes of it.
+"""ScaledObjects and ScaledJobs: what KEDA looks at for each pool, and what it makes of it.
 
 Waiting work in both queues and work in flight are triggers of their own, added by a formula: a pool that runs something
 never looks idle, and one whose worker was killed wakes up for what that had in hand.
@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Literal
 
 from scaling.kube.pools import Manifest, PoolPlan
+from scaling.kube.workloads import KEPT_JOBS, labels
 from scaling.rules import Direction
 from tasks import keys
 
@@ -48,10 +49,32 @@ def scaled_object(plan: PoolPlan, broker: Broker, queue_urls: dict[str, str], re
             "replicas": rules.fallback.replicas,
             "behavior": rules.fallback.behaviour,
         }
+    return _scaled("ScaledObject", plan, spec)
+
+
+def scaled_job(plan: PoolPlan, broker: Broker, queue_urls: dict[str, str], region: str, job: Manifest) -> Manifest:
+    """Return the ScaledJob of a pool that runs ``job`` for its work."""
+    spec: Manifest = {
+        "jobTargetRef": job,
+        "minReplicaCount": plan.rules.minimum,
+        "maxReplicaCount": plan.rules.maximum,
+        "pollingInterval": int(plan.rules.polling),
+        "successfulJobsHistoryLimit": KEPT_JOBS,
+        "failedJobsHistoryLimit": KEPT_JOBS,
+        # A job that runs goes on when its ScaledJob changes.
+        "rollout": {"strategy": "gradual"},
+        # What runs is counted by the triggers, so the jobs that run are taken off what is wanted.
+        "scalingStrategy": {"strategy": "default", "multipleScalersCalculation": "sum"},
+        "triggers": _TRIGGERS[broker](plan, queue_urls, region),
+    }
+    return _scaled("ScaledJob", plan, spec)
+
+
+def _scaled(kind: str, plan: PoolPlan, spec: Manifest) -> Manifest:
     return {
         "apiVersion": "keda.sh/v1alpha1",
-        "kind": "ScaledObject",
-        "metadata": {"name": plan.name, "labels": {"app.kubernetes.io/component": plan.name}},
+        "kind": kind,
+        "metadata": {"name": plan.name, "labels": labels(plan.name)},
         "spec": spec,
     }
 
@@ -122,7 +145,6 @@ def _trigger(name: str, kind: str, metadata: dict[str, str]) -> Manifest:
     return {
         "name": name,
         "type": kind,
-        "metricType": "AverageValue",
         "metadata": metadata,
         "authenticationRef": {"name": AUTHENTICATION},
     }
@@ -139,6 +161,6 @@ def authentication(broker: Broker) -> Manifest:
     return {
         "apiVersion": "keda.sh/v1alpha1",
         "kind": "TriggerAuthentication",
-        "metadata": {"name": AUTHENTICATION},
+        "metadata": {"name": AUTHENTICATION, "labels": labels("broker")},
         "spec": spec,
     }

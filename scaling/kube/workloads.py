@@ -1,23 +1,28 @@
-"""Deployments of the pools, and what stands beside each: account, disruption budget; CronJobs for sweep and seal."""
+"""Deployments or Jobs of the pools, and what stands beside each: account, disruption budget; CronJobs."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Final
 
 from scaling.kube.pools import Manifest, PoolPlan
 
-CONFIG = "sluice-config"
-SECRETS = "sluice-environment"
-_ALIVE = "/tmp/alive"  # noqa: S108  the container's own
-"""A worker touches this file at each heartbeat."""
-_IS_ALIVE = f"test $(( $(date +%s) - $(stat -c %Y {_ALIVE}) )) -lt 120"
-_USER = 65532
-_LABELS = {"app.kubernetes.io/name": "sluice", "app.kubernetes.io/part-of": "sluice"}
+CONFIG: Final = "sluice-config"
+SECRETS: Final = "sluice-environment"
+COMPONENT: Final = "app.kubernetes.io/component"
+ALIVE_COMMAND: Final = ("alive",)
+"""In every image of a worker (``images/alive.sh``): fails where the worker's heart has stood still for two minutes."""
+_SCRATCH: Final = "/tmp"  # noqa: S108  the container's own
+_ALIVE_FILE: Final = f"{_SCRATCH}/alive"
+_USER: Final = 65532
+_LABELS: Final = {"app.kubernetes.io/name": "sluice", "app.kubernetes.io/part-of": "sluice"}
+KEPT_JOBS: Final = 3
+_KEPT_SECONDS: Final = 300
 
 
 def labels(component: str) -> dict[str, str]:
     """Return the labels of one component's objects."""
-    return {**_LABELS, "app.kubernetes.io/component": component}
+    return {**_LABELS, COMPONENT: component}
 
 
 def account_name(component: str) -> str:
@@ -27,40 +32,6 @@ def account_name(component: str) -> str:
 
 def deployment(plan: PoolPlan, image: str, environment: Mapping[str, str]) -> Manifest:
     """Return the Deployment of a pool. It has no replica count: that is the autoscaler's."""
-    container = {
-        **_container("worker", image, ["worker", "--pool", plan.pool]),
-        "env": _env(
-            {
-                **environment,
-                "SLUICE_SCALING__GRACE_SECONDS": str(plan.drain_seconds),
-                "SLUICE_LEASES__ALIVE_FILE": _ALIVE,
-            }
-        ),
-        "resources": {
-            "requests": {"cpu": "250m", "memory": "256Mi", "ephemeral-storage": "64Mi"},
-            "limits": {"memory": "768Mi", "ephemeral-storage": "256Mi"},
-        },
-        # Work may come as soon as the process takes it; nothing waits for a probe.
-        "livenessProbe": {
-            "exec": {"command": ["sh", "-c", _IS_ALIVE]},
-            "initialDelaySeconds": 60,
-            "periodSeconds": 30,
-            "timeoutSeconds": 5,
-            "failureThreshold": 4,
-        },
-    }
-    pod = {
-        **_pod(plan.name, [container]),
-        "terminationGracePeriodSeconds": plan.termination_seconds,
-        "topologySpreadConstraints": [
-            {
-                "maxSkew": 1,
-                "topologyKey": "topology.kubernetes.io/zone",
-                "whenUnsatisfiable": "ScheduleAnyway",
-                "labelSelector": {"matchLabels": labels(plan.name)},
-            }
-        ],
-    }
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -68,8 +39,70 @@ def deployment(plan: PoolPlan, image: str, environment: Mapping[str, str]) -> Ma
         "spec": {
             "selector": {"matchLabels": labels(plan.name)},
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": "25%", "maxUnavailable": 0}},
-            "template": {"metadata": {"labels": labels(plan.name)}, "spec": pod},
+            "template": _worker(plan, image, environment),
         },
+    }
+
+
+def job(plan: PoolPlan, image: str, environment: Mapping[str, str]) -> Manifest:
+    """Return the Job of a pool whose workers nobody takes away: each ends when nothing came for the cooldown."""
+    template = _worker(plan, image, environment, until=["--until-idle", f"{plan.rules.cooldown:g}"])
+    template["spec"]["restartPolicy"] = "Never"
+    # What a worker had in hand that failed is work in flight: the scaler starts the next one for it.
+    return {
+        "parallelism": 1,
+        "completions": 1,
+        "backoffLimit": 0,
+        "ttlSecondsAfterFinished": _KEPT_SECONDS,
+        "template": template,
+    }
+
+
+def _worker(plan: PoolPlan, image: str, environment: Mapping[str, str], *, until: Sequence[str] = ()) -> Manifest:
+    """Return the pods of a pool."""
+    container = {
+        **_container("worker", image, ["worker", "--pool", plan.pool, *until]),
+        "env": _env(
+            {
+                **environment,
+                "SLUICE_SCALING__GRACE_SECONDS": str(plan.drain_seconds),
+                "SLUICE_LEASES__ALIVE_FILE": _ALIVE_FILE,
+            }
+        ),
+        "resources": {
+            "requests": {"cpu": "250m", "memory": "256Mi", "ephemeral-storage": "64Mi"},
+            "limits": {"memory": "768Mi", "ephemeral-storage": "256Mi"},
+        },
+        # A worker takes work as soon as it runs, and waits for no probe. The first says when a roll-out may go on.
+        "startupProbe": _probe(period=1, failures=120),
+        "livenessProbe": _probe(period=30, failures=4),
+    }
+    pod = {
+        **_pod(plan.name, [container]),
+        "terminationGracePeriodSeconds": plan.termination_seconds,
+        "topologySpreadConstraints": [_spread(plan.name, over) for over in _SPREAD_OVER],
+    }
+    return {"metadata": {"labels": labels(plan.name)}, "spec": pod}
+
+
+_SPREAD_OVER: Final = ("topology.kubernetes.io/zone", "kubernetes.io/hostname")
+
+
+def _spread(component: str, over: str) -> Manifest:
+    return {
+        "maxSkew": 1,
+        "topologyKey": over,
+        "whenUnsatisfiable": "ScheduleAnyway",
+        "labelSelector": {"matchLabels": labels(component)},
+    }
+
+
+def _probe(*, period: int, failures: int) -> Manifest:
+    return {
+        "exec": {"command": list(ALIVE_COMMAND)},
+        "periodSeconds": period,
+        "timeoutSeconds": 5,
+        "failureThreshold": failures,
     }
 
 
@@ -94,11 +127,10 @@ def service_account(name: str, role_arn: str | None) -> Manifest:
     }
 
 
-def cron_job(name: str, schedule: str, image: str, environment: Mapping[str, str]) -> Manifest:
+def cron_job(name: str, schedule: str, image: str) -> Manifest:
     """Return what runs ``sluice NAME`` on a schedule, one at a time."""
     container = {
         **_container(name, image, [name]),
-        "env": _env(environment),
         "resources": {
             "requests": {"cpu": "100m", "memory": "128Mi", "ephemeral-storage": "64Mi"},
             "limits": {"memory": "512Mi", "ephemeral-storage": "256Mi"},
@@ -114,7 +146,7 @@ def cron_job(name: str, schedule: str, image: str, environment: Mapping[str, str
             "concurrencyPolicy": "Forbid",
             "startingDeadlineSeconds": 60,
             "successfulJobsHistoryLimit": 1,
-            "failedJobsHistoryLimit": 3,
+            "failedJobsHistoryLimit": KEPT_JOBS,
             "jobTemplate": {
                 "spec": {
                     "backoffLimit": 0,
@@ -155,6 +187,7 @@ def _container(name: str, image: str, command: list[str]) -> Manifest:
         "name": name,
         "image": image,
         "imagePullPolicy": "IfNotPresent",
+        "command": ["sluice"],
         "args": ["--config", "/etc/sluice/pipeline.yaml", *command],
         "envFrom": [{"secretRef": {"name": SECRETS}}],
         "securityContext": {
@@ -165,6 +198,6 @@ def _container(name: str, image: str, command: list[str]) -> Manifest:
         },
         "volumeMounts": [
             {"name": "config", "mountPath": "/etc/sluice", "readOnly": True},
-            {"name": "scratch", "mountPath": "/tmp"},  # noqa: S108  the container's own
+            {"name": "scratch", "mountPath": _SCRATCH},
         ],
     }

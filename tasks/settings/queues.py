@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 import msgspec
 
@@ -32,13 +32,15 @@ class PoolSettings(Section, frozen=True, kw_only=True):
     """How a pool scales: worker processes, and requests at a time in each.
 
     ``shards`` by name take its place, each a pool of its own. ``bandwidth_mbit`` is what a worker's machine can
-    transfer, in megabits a second: how much of it is free counts when a shard is chosen.
+    transfer, in megabits a second: how much of it is free counts when a shard is chosen. ``kind`` is for Kubernetes:
+    workers of a ``job`` are never taken away, they end by themselves when nothing comes any more.
     """
 
     max_workers: Count = 1
     concurrency: Count = 16
-    requests_per_worker: Count = 32
+    requests_per_worker: Count = 16
     bandwidth_mbit: Positive = 1000
+    kind: Literal["deployment", "job"] = "deployment"
     shards: dict[ShardName, ShardSettings] = msgspec.field(default_factory=dict)
 
     def shard(self, name: str) -> PoolSettings:
@@ -58,7 +60,7 @@ class ScalingSettings(Section, frozen=True, kw_only=True):
     """
 
     polling_seconds: Positive = 1
-    cooldown_seconds: Positive = 10
+    cooldown_seconds: Positive = 60
     grace_seconds: Positive | None = None
     cold_start_seconds: Positive = 30
     warm_parent: bool = False

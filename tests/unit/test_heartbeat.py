@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from tasks import runtime
 from tasks.contracts.row import Row
 from tasks.errors import LeaseLost, ModelError, RequestEnded, StoreError
 from tasks.heartbeat import Heartbeat
@@ -178,6 +179,26 @@ async def test_a_worker_that_is_told_to_stop_is_no_lost_lease(world: World, runn
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+async def test_a_worker_is_idle_once_it_had_nothing_for_a_while(
+    world: World, running: Row, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runtime, "_IDLE_LOOK_SECONDS", 0.01)
+    worker, heartbeat = object.__new__(runtime.Worker), world.heartbeat()
+    worker._served = [runtime._Served(RESPONDER, None, heartbeat, None)]  # type: ignore[arg-type]
+    loop = asyncio.get_running_loop()
+    idle = asyncio.create_task(worker.until_idle(0.2))
+    async with heartbeat.holding("default/r1", "h1", "tag-1"):
+        await asyncio.sleep(0.4)
+        assert not idle.done()
+    ended = loop.time()
+    await asyncio.sleep(0.1)
+    async with heartbeat.holding("default/r1", "h2", "tag-2"):
+        pass  # shorter than a look, and work all the same
+    await idle
+    assert loop.time() - ended >= 0.29
+    assert heartbeat.work == (2, 0)
 
 
 async def test_a_store_that_fails_does_not_stop_the_heart(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

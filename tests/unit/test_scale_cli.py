@@ -1,5 +1,6 @@
 """``sluice scale``, traces, and what Terraform made."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +9,15 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
+import handlers.cli.scale
 from handlers.cli.main import cli
 from scaling.kube.pools import plans
 from scaling.kube.provisioned import from_terraform
 from scaling.kube.workloads import account_name
+from scaling.measured import service_of
+from scaling.simulate import Service
 from scaling.traces import BUILT_IN, arrivals
-from tasks.errors import InvalidInput
+from tasks.errors import InvalidInput, NotReady
 from tasks.settings_load import load
 
 RENDERED = Path("terraform/check/rendered.json")
@@ -27,7 +31,7 @@ def outputs() -> bytes:
 
 
 def test_what_terraform_made_is_what_the_pools_need(outputs: bytes) -> None:
-    has, made = from_terraform(outputs), orjson.loads(outputs)["sluice"]["value"]["pools"]
+    has, made = from_terraform(outputs, tag="1"), orjson.loads(outputs)["sluice"]["value"]["pools"]
     for plan in plans(load(SAMPLE)):
         assert made[plan.pool]["kubernetes_name"] == plan.name
         assert made[plan.pool]["service_account"] == account_name(plan.name)
@@ -40,7 +44,7 @@ def test_what_terraform_made_is_what_the_pools_need(outputs: bytes) -> None:
 @pytest.mark.parametrize("data", [b"", b"{}", b'{"sluice": {"value": {"region": 1}}}'])
 def test_other_outputs_name_the_field(data: bytes) -> None:
     with pytest.raises(InvalidInput, match="terraform outputs"):
-        from_terraform(data)
+        from_terraform(data, tag="1")
 
 
 def scale(*arguments: str, given: bytes | None = None) -> Any:
@@ -62,8 +66,10 @@ def test_manifests_are_written_and_checked(tmp_path: Path, outputs: bytes) -> No
     assert "base/intent.yaml: is not what the settings say" in told.output
 
 
-def test_ways_to_scale_are_compared() -> None:
-    told = scale("simulate", "--trace", "lone", "--json")
+def test_ways_to_scale_are_compared(tmp_path: Path) -> None:
+    trace = tmp_path / "a.csv"
+    trace.write_text("time,count\n60,3\n600,3\n")
+    told = scale("simulate", "--trace", str(trace), "--json")
     assert told.exception is None, told.exception
     found = orjson.loads(told.output)
     assert found["waiting + running"]["unfinished"] == 0
@@ -99,6 +105,53 @@ def test_a_trace_that_is_wrong_names_the_entry(tmp_path: Path, text: str, named:
     file.write_text(text)
     with pytest.raises(InvalidInput, match=named):
         arrivals(str(file), 0.25)
+
+
+def test_traces_of_the_command_line_are_those_that_there_are() -> None:
+    assert handlers.cli.scale.BUILT_IN == BUILT_IN
+
+
+def test_a_simulation_is_drawn(tmp_path: Path) -> None:
+    trace, png = tmp_path / "a.csv", tmp_path / "a.png"
+    trace.write_text("time,count\n0,1\n60,30\n")
+    told = scale("simulate", "--trace", str(trace), "--workers", "2", "--png", str(png))
+    assert told.exception is None, told.exception
+    assert png.read_bytes().startswith(b"\x89PNG")
+    assert "at most 2 workers" in told.output
+
+
+def test_without_the_library_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trace, png = tmp_path / "a.csv", tmp_path / "a.png"
+    trace.write_text("time,count\n0,1\n")
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    told = scale("simulate", "--trace", str(trace), "--png", str(png))
+    assert isinstance(told.exception, NotReady)
+    assert "sluice[plot]" in str(told.exception)
+
+
+RESULT = '{"timings": {"agent_ms": %s, "classify_ms": 10}, "agent": {"type": "%s"}}'
+
+
+def test_service_times_are_those_of_results(tmp_path: Path) -> None:
+    file = tmp_path / "results.jsonl"
+    file.write_text("\n".join(RESULT % one for one in [(1000, "responder"), (3000, "responder"), (9000, "planner")]))
+    assert service_of(file, "agents.responder") == Service(2.0, 0.5)
+    assert service_of(file, "agents.planner@eu1") == Service(9.0, 0.0)
+    assert service_of(file, "intent") == Service(0.01, 0.0)
+    trace = tmp_path / "a.csv"
+    trace.write_text("time,count\n0,1\n")
+    told = scale("simulate", "--trace", str(trace), "--measured", str(file), "--json")
+    assert orjson.loads(told.output)["always on"]["p50 s"] == pytest.approx(2, abs=0.5)
+
+
+@pytest.mark.parametrize(
+    ("text", "named"), [("junk", "line 1"), ("{}", "timings"), (RESULT % (1, "planner"), "executor")]
+)
+def test_results_that_tell_nothing_are_named(text: str, named: str, tmp_path: Path) -> None:
+    file = tmp_path / "results.jsonl"
+    file.write_text(text)
+    with pytest.raises(InvalidInput, match=named):
+        service_of(file, "agents.executor")
 
 
 def test_a_trace_that_is_not_there_names_those_that_are() -> None:

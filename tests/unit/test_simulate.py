@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scaling.rules import Rules, Scaler
-from scaling.simulate import Costs, Pool, Service, always, by_rules, replay
+from scaling.simulate import Costs, Pool, Service, always, by_rules, compare, replay
 
 FIXED = Service(2.0, variation=0.0)
 
@@ -43,6 +43,25 @@ def test_what_is_paid_is_the_time_of_workers() -> None:
     hours = found.worker_seconds / 3600
     assert found.worker_seconds == pytest.approx(2 * len(found.replicas) * found.tick)
     assert found.cost_per_million(Costs(worker_hour=1.0)) == pytest.approx(hours / 400 * 1e6)
+
+
+def test_who_is_always_on_is_paid_for_the_whole_trace_and_who_sleeps_until_asleep() -> None:
+    load = pulses(5, *[0.0] * 3999)
+    ways = compare(load, Rules(maximum=3, target=4, polling=1, cooldown=10, sync=1), Pool(4, FIXED, 1.0))
+    assert ways["always on"].worker_seconds == pytest.approx(3 * 1000, abs=3)
+    assert ways["waiting + running"].worker_seconds < 100
+    assert ways["waiting + running"].replicas[-1] == 0
+    # The last request of a pool that is busy is seen by who counts what runs.
+    assert ways["queue length alone"].worker_seconds <= ways["waiting + running"].worker_seconds
+
+
+def test_waits_are_those_of_what_came_in_each_tick() -> None:
+    found = replay(pulses(1, 1, 1, every=8), always(1), Pool(1, FIXED, 0), replicas=1)
+    assert found.waits[[0, 8, 16]].tolist() == [0, 0, 0]
+    found = replay(pulses(1, 1, 1, every=4), always(1), Pool(1, FIXED, 0), replicas=1)
+    assert found.waits[[0, 4, 8]].tolist() == [0, 1, 2]
+    asleep = replay(pulses(1), always(0), Pool(1, FIXED, 0))
+    assert np.isinf(asleep.waits[0])
 
 
 def test_without_activation_work_is_never_finished_and_that_is_said() -> None:
