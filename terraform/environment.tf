@@ -9,6 +9,7 @@ locals {
     SLUICE_DATA_BUCKET              = module.storage.bucket
     SLUICE_AUDIT_BUCKET             = module.audit.bucket
     SLUICE_REDIS_URL                = "${local.secret_url}${module.state.url_secret.name}"
+    SLUICE_REDIS_DURABLE            = "true"
     SLUICE_BROKER_URL               = "sqs://sqs.${var.region}.amazonaws.com/${data.aws_caller_identity.current.account_id}/${var.name}"
     SLUICE_SIGNING__RING            = "${local.secret_url}${module.keys.ring_secret.name}"
     SLUICE_GRANTS__AUDIENCE         = var.name

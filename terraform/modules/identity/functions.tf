@@ -2,15 +2,17 @@
 
 locals {
   functions = {
-    s3    = { signer = "door", receives = [var.queues.uploads], sends = "requests", reads = ["results", "uploads"], writes = ["bodies", "manifests"] }
-    sqs   = { signer = "door", receives = [var.queues.events], sends = "requests", reads = ["results"], writes = ["bodies"] }
-    http  = { signer = "door", receives = [], sends = "ends", reads = ["results", "sessions"], writes = ["bodies", "results"] }
-    sweep = { signer = "sweeper", receives = [var.queues.dead_letters], sends = "every", reads = ["bodies", "results"], writes = ["results"] }
+    s3  = { signer = "door", receives = [var.queues.uploads], sends = "requests", reads = ["results", "uploads"], writes = ["bodies", "manifests"] }
+    sqs = { signer = "door", receives = [var.queues.events], sends = "requests", reads = ["results"], writes = ["bodies"] }
+    http = {
+      signer = "door", receives = [], sends = "every",
+      reads  = ["bodies", "escalations", "plans", "results", "sessions", "steps"], writes = ["bodies", "escalations", "results"]
+    }
+    sweep = { signer = "sweeper", receives = [var.queues.dead_letters], sends = "every", reads = ["bodies", "plans", "results", "steps"], writes = ["results", "steps"] }
     seal  = { signer = null, receives = [], sends = "none", reads = [], writes = [] }
   }
   sends = {
     requests = concat(local.requests, local.dead_ends)
-    ends     = concat(local.requests, local.callbacks, local.dead_ends) # a request that is cancelled may have a callback
     every    = concat(flatten(values(local.arns)), local.dead_ends)
     none     = []
   }

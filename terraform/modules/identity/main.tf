@@ -11,7 +11,6 @@ locals {
   arns    = { for pool, it in var.pools : pool => [var.queue_arns[it.queues.normal], var.queue_arns[it.queues.high]] }
 
   requests  = local.arns[var.pool_names.intent]
-  callbacks = local.arns[var.pool_names.callbacks]
   dead_ends = [var.queue_arns[var.queues.dead_letters], var.queue_arns[var.queues.quarantine]]
 }
 

@@ -5,22 +5,24 @@ locals {
     for pool, it in var.pools : pool =>
     it.agent != null ? "agent" : pool == var.pool_names.callbacks ? "callbacks" : "intent"
   }
-  # Where each pool sends to: intent to every other, an agent to its fallback, back to hop 1 (next turns, steps of a plan)
-  # and to the callbacks, these to nobody.
+  # Where each pool sends to: its own queues, for what it gives back; a callback goes nowhere else. Intent sends to every agent, and
+  # an agent to hop 1 (next turns), to its fallback, and to whatever a plan's next step, or its planner, waits in.
   destinations = {
-    for pool, it in var.pools : pool => distinct(concat(
-      local.kinds[pool] == "intent" ? flatten([for other, arns in local.arns : arns if other != pool]) : [],
-      local.kinds[pool] == "agent" ? concat(local.requests, local.callbacks) : [],
-      it.fallback == null ? [] : local.arns["${var.pool_names.agent_prefix}${it.fallback}"],
+    for pool in keys(var.pools) : pool => concat(
+      local.kinds[pool] == "callbacks" ? local.arns[pool] : flatten(values(local.arns)),
       local.dead_ends,
-    ))
+    )
   }
   reads = {
     intent    = ["bodies", "models", "results"]
-    agent     = ["bodies", "results", "sessions", "uploads"]
+    agent     = ["attachments", "bodies", "escalations", "journal", "plans", "results", "sessions", "steps"]
     callbacks = ["bodies", "results"]
   }
-  writes = { intent = ["results"], agent = ["results", "sessions"], callbacks = [] }
+  writes = {
+    intent    = ["results"]
+    agent     = ["escalations", "journal", "results", "sessions", "steps"]
+    callbacks = []
+  }
   secrets = {
     intent    = []
     agent     = [var.model_secret_arn]
@@ -58,7 +60,7 @@ data "aws_iam_policy_document" "pool" {
       sid     = "CreateObjects"
       actions = ["s3:PutObject"]
       resources = [
-        for use in concat(statement.value, each.value.agent == var.pool_names.planner ? ["bodies"] : []) : local.objects[use]
+        for use in concat(statement.value, each.value.agent == var.pool_names.planner ? ["plans"] : []) : local.objects[use]
       ]
     }
   }

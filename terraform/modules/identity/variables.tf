@@ -28,15 +28,14 @@ variable "pools" {
   description = "The pools, from the settings module."
   type = map(object({
     agent           = string
-    fallback        = string
     queues          = object({ normal = string, high = string })
     kubernetes_name = string
   }))
 }
 
 variable "pool_names" {
-  description = "The intent pool, that of callbacks, the prefix of agent pools, and the agent type that plans."
-  type        = object({ intent = string, callbacks = string, agent_prefix = string, planner = string })
+  description = "The intent pool, that of callbacks, and the agent type that plans."
+  type        = object({ intent = string, callbacks = string, planner = string })
 }
 
 variable "queues" {

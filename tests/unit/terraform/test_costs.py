@@ -18,6 +18,6 @@ def test_idle_is_what_stands_there_and_requests_add_to_it(rendered: dict[str, An
     standing = costs.standing(prices, rendered["counts"])
     assert standing["EKS control plane"] == pytest.approx(73)
     assert all(cost > 0 for cost in standing.values())
-    assert costs.per_million(prices)["SQS: 1.5 calls a request"] == pytest.approx(0.6)
+    assert costs.per_million(prices)["SQS: 0.8 calls a request"] == pytest.approx(0.32)
     for part in ("standing", "per_million_requests"):
         assert all(it["page"].startswith("aws.amazon.com/") for it in prices[part].values())

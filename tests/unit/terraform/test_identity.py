@@ -55,22 +55,19 @@ DEAD_ENDS = {keys.DEAD_LETTERS, keys.QUARANTINE}
 AGENTS = {name for pool in POOLS[1:-1] for name in keys.queues(pool)}
 CALLBACKS = set(keys.queues("callbacks"))
 SENDS = {
-    "intent": AGENTS | CALLBACKS | DEAD_ENDS,
-    **{
-        pool: REQUESTS | CALLBACKS | DEAD_ENDS | set(keys.queues("agents.human_escalation"))
-        for pool in ("agents.planner", "agents.executor", "agents.responder")
-    },
-    "agents.translator": REQUESTS | CALLBACKS | DEAD_ENDS | set(keys.queues("agents.responder")),
-    "agents.human_escalation": REQUESTS | CALLBACKS | DEAD_ENDS,
-    "callbacks": DEAD_ENDS,
+    **dict.fromkeys(("intent", *POOLS[1:-1], "http", "sweep"), REQUESTS | AGENTS | CALLBACKS | DEAD_ENDS),
+    "callbacks": CALLBACKS | DEAD_ENDS,
     **dict.fromkeys(("s3", "sqs"), REQUESTS | DEAD_ENDS),
-    "http": REQUESTS | CALLBACKS | DEAD_ENDS,
-    "sweep": REQUESTS | AGENTS | CALLBACKS | DEAD_ENDS,
 }
 OBJECTS = {
     "result": data(keys.result("t", "r")),
     "session": data(keys.session("t", "s", 1)),
     "body": data(keys.body("t", "r", "d")),
+    "plan": data(keys.plan("t", "r")),
+    "step": data(keys.step_result("t", "r", 1, "s")),
+    "escalation": data(keys.escalation("t", "r", 1)),
+    "journal": data(keys.journal_entry(keys.journal_prefix("t", "r", 1, "s"), "tool", "d", 1, "begun")),
+    "attachment": data(f"{keys.attachment_prefix('t')}a.csv"),
     "model": data(keys.model_file("intent", "v", "model.onnx")),
     "promotion": data(keys.promotion("intent", 1)),
     "upload": data(f"{keys.UPLOADS}t/a.jsonl"),
@@ -79,26 +76,27 @@ OBJECTS = {
     "checkpoint": audit(keys.checkpoint(1)),
     "leaves": audit(keys.leaves(1, "d")),
 }
-AGENT_READS, AGENT_WRITES = {"result", "session", "body", "upload"}, {"result", "session", "segment"}
+AGENT_WRITES = {"result", "session", "step", "escalation", "journal", "segment"}
+AGENT_READS = AGENT_WRITES - {"segment"} | {"body", "plan", "attachment"}
 GETS = {
     "intent": {"result", "body", "model", "promotion"},
     **dict.fromkeys(POOLS[1:-1], AGENT_READS),
     "callbacks": {"result", "body"},
     "s3": {"result", "upload"},
     "sqs": {"result"},
-    "http": {"result", "session"},
-    "sweep": {"result", "body"},
+    "http": {"result", "session", "body", "plan", "step", "escalation"},
+    "sweep": {"result", "body", "plan", "step"},
     "seal": {"segment", "checkpoint", "leaves"},
 }
 PUTS = {
     "intent": {"result", "segment"},
     **dict.fromkeys(POOLS[1:-1], AGENT_WRITES),
     "callbacks": {"segment"},
-    "agents.planner": AGENT_WRITES | {"body"},
+    "agents.planner": AGENT_WRITES | {"plan"},
     "s3": {"body", "manifest", "segment"},
     "sqs": {"body", "segment"},
-    "http": {"body", "result", "segment"},
-    "sweep": {"result", "segment"},
+    "http": {"body", "result", "escalation", "segment"},
+    "sweep": {"result", "step", "segment"},
     "seal": {"segment", "checkpoint", "leaves"},
 }
 SHARED = {"ring", "redis-url", "commitment"}
