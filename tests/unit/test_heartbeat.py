@@ -189,12 +189,12 @@ async def test_a_worker_is_idle_once_it_had_nothing_for_a_while(
     worker._served = [runtime._Served(RESPONDER, None, heartbeat, None)]  # type: ignore[arg-type]
     loop = asyncio.get_running_loop()
     idle = asyncio.create_task(worker.until_idle(0.2))
-    async with heartbeat.holding("default/r1", "h1", "tag-1"):
+    async with heartbeat.holding(Lease("default/r1", "h1"), "tag-1"):
         await asyncio.sleep(0.4)
         assert not idle.done()
     ended = loop.time()
     await asyncio.sleep(0.1)
-    async with heartbeat.holding("default/r1", "h2", "tag-2"):
+    async with heartbeat.holding(Lease("default/r1", "h2"), "tag-2"):
         pass  # shorter than a look, and work all the same
     await idle
     assert loop.time() - ended >= 0.29

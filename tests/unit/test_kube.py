@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -132,14 +133,17 @@ def test_a_pool_has_as_long_to_end_as_its_agent_may_take() -> None:
     assert {plan.pool: plan.drain_seconds for plan in plans(settings)}["agents.responder"] == 203
 
 
-@given(st.floats(0.1, 900), st.floats(0.1, 900), st.floats(0.1, 120), st.floats(0.1, 900))
-def test_times_to_end_agree_whatever_is_set(deadline: float, grace: float, polling: float, cooldown: float) -> None:
+@given(st.floats(0.1, 900), st.none() | st.floats(0.1, 900), st.floats(0.1, 120), st.floats(0.1, 900))
+def test_times_to_end_agree_whatever_is_set(
+    deadline: float, grace: float | None, polling: float, cooldown: float
+) -> None:
     scaling = ScalingSettings(grace_seconds=grace, polling_seconds=polling, cooldown_seconds=cooldown)
     agents = (AgentSettings(type="responder", deadline_seconds=deadline),)
     for plan in plans(Settings(scaling=scaling, agents=agents)):
-        if plan.pool == "agents.responder":
-            assert plan.drain_seconds >= deadline
-        assert plan.drain_seconds >= grace
+        if grace is not None:
+            assert plan.drain_seconds == ceil(grace)
+        elif plan.pool == "agents.responder":
+            assert plan.drain_seconds >= deadline + CANCEL_MARGIN_SECONDS
         # A worker hands back what is left before its own grace period ends, and is gone before it is killed.
         assert CANCEL_MARGIN_SECONDS < DRAIN_MARGIN_SECONDS == plan.termination_seconds - plan.drain_seconds
         # One look that sees nothing never puts a pool to sleep.

@@ -46,12 +46,12 @@ def test_what_is_rendered_is_read_back(broker: Broker) -> None:
 
 def test_here_intervals_are_those_of_the_settings() -> None:
     rules = rendered(SETTINGS)["agents.executor@eu1"].rules
-    assert (rules.polling, rules.sync, rules.cooldown, rules.maximum) == (0.5, 0.5, 10, 7)
+    assert (rules.polling, rules.sync, rules.cooldown, rules.maximum) == (0.5, 0.5, 60, 7)
     assert rendered(SETTINGS.changed(broker_url="sqs://host/1/name"))["intent"].in_flight
 
 
 def test_a_folder_of_manifests(tmp_path: Path) -> None:
-    write(render(SETTINGS, "{}\n", "redis"), tmp_path)
+    write(render(SETTINGS, "{}\n", "redis", tag="1"), tmp_path)
     assert read(tmp_path, SETTINGS) == watches(objects(), SETTINGS)
     with pytest.raises(InvalidInput, match="no ScaledObject in any"):
         read(tmp_path / "overlays", SETTINGS)
