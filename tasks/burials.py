@@ -51,10 +51,11 @@ class Burials:
             return 0
         letters = await self._broker.letters(keys.DEAD_LETTERS, _MOST)
         gone: list[str] = []
+        dead: set[tuple[str, int]] = set()
         ended = 0
         try:
             for letter in letters:
-                is_open, is_over = await self._judge(letter)
+                is_open, is_over = await self._judge(letter, dead)
                 ended += is_open and is_over
                 gone += [letter.tag] * is_over
         finally:
@@ -65,8 +66,11 @@ class Burials:
         self._known = len(left) + ended
         return ended
 
-    async def _judge(self, letter: Letter) -> tuple[bool, bool]:
-        """Tell whether the letter's request was open, and whether nobody needs the letter any more."""
+    async def _judge(self, letter: Letter, dead: set[tuple[str, int]]) -> tuple[bool, bool]:
+        """Tell whether the letter's request was open, and whether nobody needs the letter any more.
+
+        ``dead`` are the revisions that have a letter, to which this one's may be added.
+        """
         raw = opened(letter.data)
         try:
             message = parse_versioned(Message, raw)
@@ -77,7 +81,7 @@ class Burials:
         # The row first: it is removed after the result was written, so one of them is always there.
         row = await self._register.get(reference_of(message))
         if row is None or row.revision > message.revision:
-            return False, await self._has_ended_otherwise(message)
+            return False, await self._is_copy(message, dead)
         if row.message != text or not row.published or row.parked:
             return False, True  # a copy that was left behind: the request is elsewhere, or goes to its queue again
         if row.holder:
@@ -86,9 +90,16 @@ class Burials:
         error = ErrorInfo(code=EXHAUSTED, message="the broker delivered it too often", attempts=row.attempts)
         return True, await self._end(row, Status.FAILED, error)
 
-    async def _has_ended_otherwise(self, message: Message) -> bool:
-        """Tell whether there is a result that made no dead letter: then this is only a copy."""
+    async def _is_copy(self, message: Message, dead: set[tuple[str, int]]) -> bool:
+        """Tell whether the request has another letter, or a result that made none: then this is only a copy."""
+        revision = (reference_of(message), message.revision)
+        if revision in dead:
+            return True
         result = await self._results.get(message.tenant, message.id, message.revision, message.step)
         if result is None or message.delivery:
-            return False  # the register lost it, and a redrive says so; or it is a callback that was given up
-        return message.step is not None or result.error is None or result.error.code != EXHAUSTED
+            is_copy = False  # the register lost it, and a redrive says so; or it is a callback that was given up
+        else:
+            is_copy = message.step is not None or result.error is None or result.error.code != EXHAUSTED
+        if not is_copy:
+            dead.add(revision)
+        return is_copy

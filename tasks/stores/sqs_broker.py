@@ -192,7 +192,7 @@ class SqsBroker:
             found += [_letter(queue, message) for message in messages]
             if not messages:
                 patience -= 1
-                if found or patience <= 0 or not (await self._counts(queue))[1]:
+                if found or patience <= 0 or not sum(await self._counts(queue)):
                     break  # else somebody else, such as the sweeper, looks at them just now
         return found
 

@@ -17,6 +17,7 @@ import yaml
 
 from handlers.producer import AsyncProducer
 from scaling.kube.render import render, write
+from scaling.kube.triggers import Broker
 from scaling.processes import Processes
 from tasks import keys
 from tasks.contracts.result import Status
@@ -71,8 +72,8 @@ def configure(model: SlowModel, **scaling: object) -> Settings:
 
 def manifests(settings: Settings, folder: Path, change: Callable[[dict[str, object]], None]) -> Path:
     """Write the manifests of ``settings``, each ScaledObject's ``spec`` after ``change``."""
-    broker = "sqs" if settings.broker_url else "redis"
-    files = render(settings, "{}\n", broker)  # type: ignore[arg-type]
+    broker: Broker = "sqs" if settings.broker_url else "redis"
+    files = render(settings, "{}\n", broker, tag="test")
     write(files, folder)
     for file in sorted((folder / "base").glob("*.yaml")):
         documents = list(yaml.safe_load_all(file.read_text()))

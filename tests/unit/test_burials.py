@@ -111,6 +111,21 @@ async def test_letters_of_the_tail_and_of_nobody_stay(world: World) -> None:
     assert letters(world) == [f"default/{asked.id}", "x", "x"]
 
 
+async def test_of_two_letters_of_one_request_one_stays(world: World) -> None:
+    """The broker buried the first message while the sweeper had published another, whose attempts were the last."""
+    asked = await world.routed()
+    first = world.broker.queues[RESPONDER][0]
+    work = world.work(FakeRunner(ModelError("busy")))
+    for attempt in range(world.settings.queue.attempts):
+        if attempt:
+            await world.sweep_until_published(RESPONDER)
+        await world.deliver(work, RESPONDER)
+    await world.broker.publish([Parcel(DEAD, first.ref, first.message, first.queued_at)])
+    assert len(letters(world)) == 2
+    assert await world.sweeper().run_once() == Swept()
+    assert letters(world) == [f"default/{asked.id}"]
+
+
 async def test_it_looks_again_only_when_there_are_others(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     await world.broker.publish([Parcel(DEAD, "x", "7", 1.0)])
     sweeper = world.sweeper()
