@@ -10,7 +10,7 @@ BROKERS := redis sqs rabbitmq
 OVERLAYS := local aws aws-gpu
 MANIFESTS := tests/golden/k8s
 LAMBDA_PLATFORM ?= x86_64-manylinux_2_28
-EXTRAS := cpu local http aws anthropic azure mcp sql plot test
+EXTRAS := cpu local http aws anthropic azure mcp sql rabbitmq plot test
 PEERS_DATA ?= build/peers
 SYSTEMS ?= raw,celery,taskiq,autogen_grpc,sluice
 

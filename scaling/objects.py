@@ -123,8 +123,7 @@ def rendered(settings: Settings) -> dict[str, Watch]:
 
     KEDA takes whole seconds; here the intervals are as the settings have them.
     """
-    broker: Literal["redis", "sqs"] = "redis" if settings.broker_url is None else "sqs"
-    objects = [scaled_object(plan, broker, {}, settings.region) for plan in plans(settings)]
+    objects = [scaled_object(plan, _broker(settings.broker_url), {}, settings.region) for plan in plans(settings)]
     scaling = settings.scaling
     return {
         pool: replace(
@@ -138,6 +137,12 @@ def rendered(settings: Settings) -> dict[str, Watch]:
         )
         for pool, watch in watches(objects, settings).items()
     }
+
+
+def _broker(url: str | None) -> Literal["redis", "sqs", "rabbitmq"]:
+    if url is None:
+        return "redis"
+    return "rabbitmq" if url.startswith("amqp") else "sqs"
 
 
 def read(folder: Path, settings: Settings) -> dict[str, Watch]:

@@ -35,9 +35,10 @@ AUDIT_BUCKET: Final = "sluice-audit"
 class Settings(Section, frozen=True, kw_only=True):
     """Everything that can be configured. Load it once with :func:`tasks.settings_load.load`.
 
-    ``redis_url`` may be the address of a secret that holds it, ``secretsmanager://REGION/NAME``.
+    ``redis_url`` and ``broker_url`` may be the address of a secret that holds it, ``secretsmanager://REGION/NAME``.
     ``redis_durable`` is your word that it keeps what it acknowledged and evicts nothing, where it does not tell itself.
-    Left out, ``broker_url`` is the Redis of ``redis_url``; ``sqs://HOST/ACCOUNT/NAME`` are a deployment's SQS queues.
+    Left out, ``broker_url`` is the Redis of ``redis_url``; ``sqs://HOST/ACCOUNT/NAME`` are a deployment's SQS queues,
+    ``amqp://HOST/VHOST`` and ``amqps://`` a RabbitMQ.
     """
 
     redis_url: str = "redis://127.0.0.1:6379/0"

@@ -58,7 +58,7 @@ class Stores(Struct, frozen=True):
 
 def connect(settings: Settings) -> Stores:
     """Return the stores. Connections are made when they are first used."""
-    link = Link(_redis_url(settings))
+    link = Link(_address(settings.redis_url))
     data = data_store(settings)
     register = RedisRegister(link)
     broker, relay = _queues(settings, link, register)
@@ -80,18 +80,24 @@ def connect(settings: Settings) -> Stores:
     )
 
 
-def _redis_url(settings: Settings) -> str:
-    """Return the URL of Redis, which may lie in a secret, as it has a password."""
-    if not settings.redis_url.startswith(SCHEME):
-        return settings.redis_url
-    return secret(settings.redis_url).decode().strip()
+def _address(url: str) -> str:
+    """Return the URL of a server, which may lie in a secret, as it has a password."""
+    return secret(url).decode().strip() if url.startswith(SCHEME) else url
 
 
 def _queues(settings: Settings, link: Link, register: RedisRegister) -> tuple[Broker, Relay]:
     """Return the broker that ``broker_url`` names, and the relay that goes with it."""
     if settings.broker_url is None:
         return RedisBroker(link), RedisRelay(link)
+    broker = _own_broker(_address(settings.broker_url), settings.region)
+    return broker, TwoStepRelay(register, broker)
+
+
+def _own_broker(url: str, region: str) -> Broker:
+    if url.startswith(("amqp://", "amqps://")):
+        from tasks.stores.rabbitmq_broker import RabbitBroker
+
+        return RabbitBroker(url)
     from tasks.stores.sqs_broker import QueueUrls, SqsBroker
 
-    broker = SqsBroker(QueueUrls(settings.broker_url), region=settings.region, loop_time=time.monotonic)
-    return broker, TwoStepRelay(register, broker)
+    return SqsBroker(QueueUrls(url), region=region, loop_time=time.monotonic)

@@ -50,6 +50,11 @@ def test_here_intervals_are_those_of_the_settings() -> None:
     assert rendered(SETTINGS.changed(broker_url="sqs://host/1/name"))["intent"].in_flight
 
 
+def test_what_is_watched_is_rendered_for_the_broker_of_the_settings() -> None:
+    for url in (None, "sqs://host/1/name", "amqp://host/vhost", "amqps://host/vhost"):
+        assert rendered(SETTINGS.changed(broker_url=url))["intent"].in_flight
+
+
 def test_a_folder_of_manifests(tmp_path: Path) -> None:
     write(render(SETTINGS, "{}\n", "redis", tag="1"), tmp_path)
     assert read(tmp_path, SETTINGS) == watches(objects(), SETTINGS)
