@@ -23,6 +23,8 @@ _PORTS: Final = {
     "redis": 6379,
     "rediss": 6379,
     "secretsmanager": 6379,  # what the secret holds is the address of Redis
+    "amqp": 5672,
+    "amqps": 5671,
     "mysql": 3306,
     "mariadb": 3306,
     "postgresql": 5432,

@@ -16,8 +16,8 @@ from tasks import keys
 from tasks.errors import StoreError
 from tasks.stores.amqp import Address, Line, Wire, header
 from tasks.stores.broker import Delivery, Depth, Letter, Parcel, envelope
+from tasks.stores.intake import Intake
 from tasks.stores.rabbitmq_management import Management
-from tasks.stores.sqs_intake import Intake
 
 if TYPE_CHECKING:
     from aiormq.abc import DeliveredMessage

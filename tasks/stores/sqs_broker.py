@@ -19,7 +19,7 @@ from tasks import keys
 from tasks.errors import SettingsError, StoreError
 from tasks.stores.broker import Delivery, Depth, Letter, Parcel, envelope
 from tasks.stores.company import Company
-from tasks.stores.sqs_intake import Intake
+from tasks.stores.intake import Intake
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient

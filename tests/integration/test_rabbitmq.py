@@ -20,7 +20,7 @@ from tasks.errors import NotReady, SettingsError, StoreError, Unreachable
 from tasks.runtime import Worker
 from tasks.scheduled import open_sweeper
 from tasks.settings import AgentSettings, Settings
-from tasks.stores import amqp, rabbitmq_broker, sqs_intake
+from tasks.stores import amqp, intake, rabbitmq_broker
 from tasks.stores.amqp import Address
 from tasks.stores.broker import Broker, Delivery, Depth, Parcel
 from tasks.stores.connect import Stores
@@ -170,7 +170,7 @@ async def test_no_more_is_taken_than_there_are_slots(broker: RabbitBroker, other
 async def test_what_found_no_slot_is_given_back_uncounted(
     broker: RabbitBroker, other: RabbitBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sqs_intake, "_HOLD_SECONDS", 0.1)
+    monkeypatch.setattr(intake, "_HOLD_SECONDS", 0.1)
     assert await broker.receive(POOL, 1, now=0) == []
     await broker.publish([parcel(number=1)])
     await asyncio.sleep(1)

@@ -19,7 +19,7 @@ from tasks.errors import SettingsError, StoreError
 from tasks.runtime import Worker
 from tasks.scheduled import open_sweeper
 from tasks.settings import AgentSettings, Settings
-from tasks.stores import sqs_broker, sqs_intake
+from tasks.stores import intake, sqs_broker
 from tasks.stores.broker import Delivery, Depth, Parcel
 from tasks.stores.connect import Stores
 from tasks.stores.sqs_broker import BATCH, BATCH_BYTES, QueueUrls, SqsBroker, batches
@@ -154,7 +154,7 @@ async def test_a_message_that_is_worked_on_stays_away_past_its_timeout(broker: S
 async def test_what_was_taken_while_the_last_slot_went_is_given_back(
     broker: SqsBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sqs_intake, "_HOLD_SECONDS", 0.1)
+    monkeypatch.setattr(intake, "_HOLD_SECONDS", 0.1)
     assert await broker.receive(POOL, 1, now=0) == []
     await broker.publish([parcel(number=1)])
     await asyncio.sleep(1.2)

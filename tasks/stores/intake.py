@@ -1,6 +1,6 @@
-"""Takes messages off one SQS queue for a pool: call by call while they stand in line, by long polls else.
+"""Takes messages off one queue for a pool: call by call while they stand in line, by waiting else.
 
-A long poll waits in the background and rings when it ends, so nobody waits for the poll of another queue, and a worker
+A wait, such as a long poll of SQS, goes on in the background and rings when it ends, so nobody waits for that of another queue, and a worker
 that is told to stop waits for none.
 """
 
