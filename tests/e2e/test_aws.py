@@ -193,6 +193,7 @@ def _until_ready(url: str) -> None:
     raise AssertionError("the server is not ready")
 
 
+@pytest.mark.slow
 async def test_what_kills_its_workers_is_a_dead_letter_and_succeeds_once_they_are_mended(
     cloud: Any, fleet: Fleet
 ) -> None:

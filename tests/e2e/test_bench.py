@@ -98,6 +98,7 @@ def _processes_in(folder: Path) -> list[int]:
     return [json.loads(file.read_bytes())["pid"] for file in folder.glob("sluice-bench-*/pids/[!.]*.json")]
 
 
+@pytest.mark.slow
 def test_on_the_servers_of_the_settings_only_while_they_are_idle(settings: Settings) -> None:
     done = bench("--here", "--depths", "30", "--workers", "1", "--json")
     assert done.returncode == 0, done.stdout + done.stderr

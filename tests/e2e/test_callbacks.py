@@ -106,8 +106,14 @@ async def test_a_receiver_that_fails_twice_is_told_under_one_id(
 
 @pytest.mark.parametrize(
     ("pool", "step"),
-    [(RESPONDER, step) for step in ("result", "callback", "clear")]
-    + [(keys.CALLBACK_POOL, step) for step in ("pop", "posted", "told")],
+    [
+        (RESPONDER, "result"),
+        pytest.param(RESPONDER, "callback", marks=pytest.mark.slow),
+        pytest.param(RESPONDER, "clear", marks=pytest.mark.slow),
+        pytest.param(keys.CALLBACK_POOL, "pop", marks=pytest.mark.slow),
+        (keys.CALLBACK_POOL, "posted"),
+        pytest.param(keys.CALLBACK_POOL, "told", marks=pytest.mark.slow),
+    ],
 )
 async def test_a_process_is_killed_between_the_result_and_its_callback(
     calling: Settings, receiver: Receiver, fleet: Fleet, tmp_path: Path, pool: str, step: str

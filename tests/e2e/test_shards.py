@@ -69,6 +69,7 @@ async def weights_with(stores: Stores, **states: ShardState) -> Weights:
     raise AssertionError(f"no such weights: {weights}")
 
 
+@pytest.mark.slow
 async def test_traffic_leaves_a_shard_whose_worker_stands_still_and_nothing_is_lost(
     sharded: Settings, fleet: Fleet
 ) -> None:
