@@ -1,7 +1,7 @@
 """Takes messages off one queue for a pool: call by call while they stand in line, by waiting else.
 
-A wait, such as a long poll of SQS, goes on in the background and rings when it ends, so nobody waits for that of another
-queue, and a worker that is told to stop waits for none.
+A wait, such as a long poll of SQS, goes on in the background and rings when it ends. So nobody waits for that of
+another queue, and a worker that is told to stop waits for none.
 """
 
 from __future__ import annotations
